@@ -1,0 +1,81 @@
+"""Whose code is running: one context variable, set at every entry point into a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Entry(StrEnum):
+    """The way by which control came into the plugin."""
+
+    HOST = "host"
+    REQUEST = "request"
+    HOOK = "hook"
+    EVENT = "event"
+    LIFESPAN = "lifespan"
+    TASK = "task"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owner:
+    """One generation of one plugin in one app; compared by identity.
+
+    ``app`` is the key of the app; ``package`` and ``directory`` tell the plugin's own code.
+    """
+
+    app: object
+    plugin: str
+    generation: int
+    package: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """What runs now: an app's host code (``owner`` None) or one of its plugins, and how it was entered.
+
+    Entry points build theirs once and only store it: ``token = running.set(it) … running.reset(token)``.
+    """
+
+    app: object | None
+    owner: Owner | None
+    entry: Entry
+
+
+running: ContextVar[Running | None] = ContextVar("pixsim7_running", default=None)
+
+
+def current_owner() -> Owner | None:
+    """Return the plugin generation whose code runs, None in host code."""
+    now = running.get()
+    return now.owner if now else None
+
+
+def current_app() -> object | None:
+    """Return the key of the app whose code runs, None outside every app."""
+    now = running.get()
+    return now.app if now else None
+
+
+@contextmanager
+def running_as(owner: Owner, entry: Entry) -> Iterator[None]:
+    """Attribute everything inside to ``owner``; reset on every path."""
+    token = running.set(Running(owner.app, owner, entry))
+    try:
+        yield
+    finally:
+        running.reset(token)
+
+
+@contextmanager
+def running_as_host(app: object | None = None) -> Iterator[None]:
+    """Clear the owner, for the host's own work and for what several plugins share (a client, a pool)."""
+    token = running.set(Running(app if app is not None else current_app(), None, Entry.HOST))
+    try:
+        yield
+    finally:
+        running.reset(token)
