@@ -1,0 +1,1 @@
+"""Measurements of the platform; run with `make bench`."""
