@@ -1,0 +1,158 @@
+"""What a pickpocket attempt does to a play-through: pure, no HTTP, no database, no clock, no chance.
+
+Chance comes in as two numbers drawn beforehand (:class:`Draws`), time as a text. What a session
+holds may have been written by its player, so every value read from it is checked and a malformed
+one counts as absent.
+
+Keys written, all under the session's ``flags`` and ``relationships``:
+
+=====================================================  ==============================================
+``flags.stealth.pickpocket_attempts``                  list of {npc_id, slot_id, success, detected, at}
+``flags.stealth["stole_from_npc_<id>"]``               true after the first success
+``flags.stealth["caught_by_npc_<id>"]``                true after the first time seen
+``flags.stealth.suspicion["npc:<id>"]``                number in [0, 1]
+``relationships["npc:<id>"].flags.caught_pickpocketing``  true after the first time seen
+``relationships["npc:<id>"].score``, ``.affinity``     10 less each time seen, where they exist
+=====================================================  ==============================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+__all__ = ["Attempt", "Draws", "Outcome", "pickpocket", "stealth_record", "suspicion_of"]
+
+SUSPICION_WHEN_SEEN = 0.25
+SUSPICION_WHEN_UNSEEN = -0.05
+SUSPICION_WEIGHT = 0.3
+STANDING_LOST_WHEN_SEEN = 10
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to take what an NPC carries in a slot; chances are in [0, 1]."""
+
+    npc_id: int
+    slot_id: str
+    base_success_chance: float
+    detection_chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Two independent uniform draws from [0, 1)."""
+
+    success: float
+    detection: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, with the session's new ``flags`` and ``relationships``."""
+
+    success: bool
+    detected: bool
+    flags: JsonObject
+    relationships: JsonObject
+    message: str
+
+
+def pickpocket(flags: JsonObject, relationships: JsonObject, attempt: Attempt, draws: Draws, *, at: str) -> Outcome:
+    """Play one attempt: success and detection are drawn apart, so both, either or none may happen.
+
+    A draw below the chance is a hit, so that 0 never and 1 always happens. The NPC's suspicion
+    before the attempt adds ``0.3 * suspicion`` to the chance to be seen. Inputs are left as they are.
+    """
+    suspicion = suspicion_of(flags, attempt.npc_id)
+    success = draws.success < attempt.base_success_chance
+    detected = draws.detection < attempt.detection_chance + SUSPICION_WEIGHT * suspicion
+    return Outcome(
+        success=success,
+        detected=detected,
+        flags=_with_attempt(flags, attempt, success=success, detected=detected, suspicion=suspicion, at=at),
+        relationships=_after_being_seen(relationships, attempt.npc_id) if detected else dict(relationships),
+        message=_message(attempt.npc_id, success=success, detected=detected),
+    )
+
+
+def stealth_record(flags: JsonObject) -> JsonObject:
+    """The stealth part of a session's flags; empty when there is none yet."""
+    return _object(flags.get("stealth"))
+
+
+def suspicion_of(flags: JsonObject, npc_id: int) -> float:
+    """How suspicious the NPC is of this play-through, in [0, 1]; 0 when it never met the thief."""
+    stored = _object(stealth_record(flags).get("suspicion")).get(_npc_key(npc_id))
+    return min(1.0, max(0.0, stored)) if _is_number(stored) else 0.0
+
+
+def _with_attempt(
+    flags: JsonObject, attempt: Attempt, *, success: bool, detected: bool, suspicion: float, at: str
+) -> JsonObject:
+    record = stealth_record(flags)
+    entry = {
+        "npc_id": attempt.npc_id,
+        "slot_id": attempt.slot_id,
+        "success": success,
+        "detected": detected,
+        "at": at,
+    }
+    record["pickpocket_attempts"] = [*_list(record.get("pickpocket_attempts")), entry]
+    if success:
+        record[f"stole_from_npc_{attempt.npc_id}"] = True
+    if detected:
+        record[f"caught_by_npc_{attempt.npc_id}"] = True
+    suspicions = _object(record.get("suspicion"))
+    record["suspicion"] = {**suspicions, _npc_key(attempt.npc_id): _next_suspicion(suspicion, detected=detected)}
+    return {**flags, "stealth": record}
+
+
+def _next_suspicion(suspicion: float, *, detected: bool) -> float:
+    step = SUSPICION_WHEN_SEEN if detected else SUSPICION_WHEN_UNSEEN
+    # Rounded: twenty small steps must not leave 0.15000000000000002 in what a client reads.
+    return round(min(1.0, max(0.0, suspicion + step)), 4)
+
+
+def _after_being_seen(relationships: JsonObject, npc_id: int) -> JsonObject:
+    relationship = _object(relationships.get(_npc_key(npc_id)))
+    relationship["flags"] = {**_object(relationship.get("flags")), "caught_pickpocketing": True}
+    for standing in ("score", "affinity"):
+        if _is_number(relationship.get(standing)):
+            relationship[standing] = _lowered(relationship[standing])
+    return {**relationships, _npc_key(npc_id): relationship}
+
+
+def _lowered(standing: float) -> float:
+    # The floor of 0 must not lift somebody who already stands below it.
+    return min(standing, max(0, standing - STANDING_LOST_WHEN_SEEN))
+
+
+def _message(npc_id: int, *, success: bool, detected: bool) -> str:
+    told = (
+        f"You successfully pickpocketed NPC #{npc_id}!" if success else f"Pickpocket attempt on NPC #{npc_id} failed."
+    )
+    return f"{told} You were detected!" if detected else told
+
+
+def _npc_key(npc_id: int) -> str:
+    return f"npc:{npc_id}"
+
+
+def _object(value: object) -> JsonObject:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    # bool is an int to Python, and JSON may hold NaN, or an int too large to be a float.
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
