@@ -57,11 +57,16 @@ def _jsonable(value: Any) -> Any:
 
 
 class InvalidManifestError(PluginError):
-    """The manifest is missing, unreadable or malformed; ``problems`` has one line per field."""
+    """The manifest is missing, unreadable or malformed; ``problems`` has one line per field.
 
-    def __init__(self, *, plugin: str, file: Path, problems: Sequence[str]) -> None:
-        lines = "; ".join(problems)
-        super().__init__(f"{file}: {lines}", plugin=plugin, file=file, problems=tuple(problems))
+    ``line`` is where the first problem is, where that is known.
+    """
+
+    def __init__(self, *, plugin: str, file: Path, problems: Sequence[str], line: int | None = None) -> None:
+        where = f"{file}:{line}" if line else str(file)
+        super().__init__(
+            f"{where}: {'; '.join(problems)}", plugin=plugin, file=file, problems=tuple(problems), line=line
+        )
 
 
 class MissingManifestError(PluginError):
@@ -72,6 +77,33 @@ class MissingManifestError(PluginError):
             f"{directory} has no manifest.py; add one that defines `manifest = PluginManifest(...)` and `router`",
             plugin=plugin,
             directory=directory,
+        )
+
+
+class PluginFolderError(PluginError):
+    """The folder of a plugin has a name under which its code cannot be imported."""
+
+    def __init__(self, *, plugin: str, directory: Path, suggestion: str) -> None:
+        super().__init__(
+            f"{directory}: {directory.name!r} cannot be imported as a Python package;"
+            f" rename the folder to {suggestion!r}",
+            plugin=plugin,
+            directory=directory,
+            suggestion=suggestion,
+        )
+
+
+class EntryPointError(PluginError):
+    """An installed package offers a plugin by an entry point that leads nowhere."""
+
+    def __init__(self, *, plugin: str, group: str, value: str, problem: str) -> None:
+        super().__init__(
+            f"entry point {plugin} = {value!r} (group {group!r}): {problem};"
+            " its value must be the dotted name of a package that holds manifest.py",
+            plugin=plugin,
+            group=group,
+            value=value,
+            problem=problem,
         )
 
 
@@ -359,13 +391,23 @@ class PluginDirectoryError(PluginError):
         )
 
 
+class ConfigurationError(PluginError):
+    """A setting, or the configuration file that holds it, cannot be used."""
+
+    def __init__(self, *, source: str, problem: str, line: int | None = None) -> None:
+        where = f"{source}:{line}" if line else source
+        super().__init__(f"{where}: {problem}", plugin="", source=source, problem=problem, line=line)
+
+
 class PluginStartupError(PluginError):
     """Start-up was aborted: the policy is strict, or a required plugin cannot run. Lists every problem."""
 
     def __init__(self, *, problems: Sequence[PluginError], required: Sequence[str] = ()) -> None:
         why = f"required plugins cannot run ({', '.join(required)})" if required else "on_plugin_error is 'strict'"
         lines = "".join(f"\n  - {problem.plugin}: {problem}" for problem in problems)
-        super().__init__(f"start-up aborted, {why}:{lines}", plugin="", problems=tuple(problems), required=tuple(required))
+        super().__init__(
+            f"start-up aborted, {why}:{lines}", plugin="", problems=tuple(problems), required=tuple(required)
+        )
 
 
 class PortTakenError(PluginError):

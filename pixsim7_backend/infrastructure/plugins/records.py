@@ -92,7 +92,11 @@ class PluginRecord:
             "state": str(self.state),
             "reason": self.reason.to_json() if self.reason else None,
             "generation": self.generation,
-            "source": {"folder": self.source.folder, "path": str(self.source.path), "rank": self.source.rank.name.lower()},
+            "source": {
+                "folder": self.source.folder,
+                "path": str(self.source.path),
+                "rank": self.source.rank.name.lower(),
+            },
             "warnings": list(self.warnings),
             "manifest": self.manifest.model_dump(mode="json") if self.manifest else None,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as PackagingRequirement
@@ -15,13 +15,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 __all__ = ["PluginManifest", "Requirement", "normalize_plugin_id"]
 
 _ID = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~\-]+)*")
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~\-]+)*")  # no dot segments: clients resolve them away
 _EVENT = re.compile(r"[a-z][a-z0-9_-]*:[a-z][a-z0-9_-]*")
 _RATE = re.compile(r"(?P<count>[1-9][0-9]{0,8})/(?P<unit>second|minute|hour|day)")
 _TABLES = re.compile(r"[a-z_][a-z0-9_]*(?:,[a-z_][a-z0-9_]*)*")
 _EVENT_LIST = re.compile(r"[a-z][a-z0-9_:*-]*(?:,[a-z][a-z0-9_:*-]*)*")
 _KEYS = re.compile(r"[A-Za-z0-9_:.-]+(?:,[A-Za-z0-9_:.-]+)*")
-_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[0-9]{1,5})?")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[0-9]{1,5})?"
+)
 
 #: permission → the form that its narrowing (what follows the next colon) must have, or None.
 _PERMISSIONS: dict[str, re.Pattern[str] | None] = {
@@ -204,21 +206,32 @@ class PluginManifest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _suggest_known_field(cls, values: Any) -> Any:
-        for field in values if isinstance(values, dict) else ():
-            if field not in cls.model_fields:
-                near = difflib.get_close_matches(str(field), cls.model_fields, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(cls.model_fields)}"
-                raise ValueError(f"unknown field {field!r}; {hint}")
+        fields = values if isinstance(values, dict) else {}
+        unknown = [explain_unknown_field(str(field)) for field in fields if field not in cls.model_fields]
+        if unknown:
+            raise ValueError("; ".join(unknown))
         return values
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_id(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name") and isinstance(values.get("id"), str):
-            return {**values, "name": values["id"].replace("-", " ").title()}
-        return values
+    @model_validator(mode="after")
+    def _name_after_id(self) -> Self:
+        if not self.name:  # past the frozen front door, so that `model_fields_set` keeps telling what the author set
+            self.__dict__["name"] = self.id.replace("-", " ").title()
+        return self
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """The ``dependencies``, parsed."""
         return tuple(Requirement.parse(text) for text in self.dependencies)
+
+    @property
+    def exclusions(self) -> tuple[Requirement, ...]:
+        """The ``conflicts``, parsed."""
+        return tuple(Requirement.parse(text) for text in self.conflicts)
+
+
+def explain_unknown_field(field: str) -> str:
+    """Return the sentence that refuses a field no manifest has, naming the nearest known one."""
+    known = PluginManifest.model_fields
+    near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+    return f"unknown field {field!r}; {hint}"
