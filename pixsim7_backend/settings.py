@@ -1,0 +1,149 @@
+"""What an operator can set: environment variables, else ``config.yaml``, else the defaults here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pixsim7_backend.logging import LogFormat
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+CONFIG_FILE = Path("config.yaml")
+
+
+class SettingsError(ValueError):
+    """Settings are unusable; the text has one line per setting, with a correct example."""
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """All settings of the host, frozen; a field's environment variable is its name in capitals.
+
+    Plugins have settings of their own. Read them with :func:`load_settings`, which turns mistakes
+    into one readable :class:`SettingsError`.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    data_dir: Path = Field(default=Path("data"), examples=["/var/lib/pixsim7"])
+    """Where the embedded database and generated secrets live; made when first needed."""
+    database_url: SecretStr = Field(default=SecretStr(""), examples=["postgresql://user:password@localhost/pixsim7"])
+    """Empty: SQLite under ``data_dir``."""
+    redis_url: SecretStr = Field(default=SecretStr(""), examples=["redis://localhost:6379/0"])
+    """Empty: there is no Redis, and plugins that require it are blocked."""
+    secret_key: SecretStr = Field(default=SecretStr(""), examples=["the output of `openssl rand -base64 48`"])
+    """Signs tokens. Empty: a random one is made and kept under ``data_dir``."""
+    debug: bool = Field(default=False, examples=["true"])
+
+    host: str = Field(default="127.0.0.1", min_length=1, examples=["0.0.0.0"])  # noqa: S104  # an example, not a default
+    port: int = Field(default=8000, ge=0, le=65535, examples=["8000"])
+    workers: int = Field(default=1, ge=1, le=1024, examples=["4"])
+    shutdown_timeout: float = Field(default=10.0, ge=0, examples=["10"])
+    """Seconds that running requests get to finish when the server stops."""
+
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(default=LogFormat.AUTO, examples=["console"])
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(default="INFO", examples=["INFO"])
+
+    plugins_dir: str = Field(default="pixsim7_backend/plugins", min_length=1, examples=["pixsim7_backend/plugins"])
+    """Relative: under the working directory, else beside the installed package."""
+    extra_plugins_dirs: Names = Field(default=(), examples=["/srv/plugins,./my_plugins"])
+    """Further directories with plugins, separated by commas."""
+    disabled_plugins: Names = Field(default=(), examples=["experimental-feature,beta-api"])
+    """Ids that are not to be imported, with hyphens or underscores."""
+    on_plugin_error: Annotated[Literal["tolerate", "strict"], BeforeValidator(_lower)] = Field(
+        default="tolerate", examples=["strict"]
+    )
+    hook_timeout: float = Field(default=10.0, gt=0, examples=["10"])
+    """Seconds that ``on_load``, ``on_enable`` and ``on_disable`` of a plugin may take each."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _ConfigFile(settings_cls)
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'pixsim7.db'}"
+
+    @property
+    def is_embedded(self) -> bool:
+        """The database is the embedded default: nobody else migrates it, so the server does when it starts."""
+        return not self.database_url.get_secret_value()
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """The values of ``config.yaml`` in the working directory; names in any case."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {str(key).lower(): value for key, value in read_config_file(CONFIG_FILE).items()}
+        return {name: values[name] for name in self.settings_cls.model_fields if values.get(name) is not None}
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return what a YAML file maps; nothing when there is no such file.
+
+    Raises:
+        SettingsError: it is not YAML, or not a mapping.
+    """
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if content is not None and not isinstance(content, dict):
+        raise SettingsError(f"{path} is not a mapping; write lines like DISABLED_PLUGINS: experimental-feature")
+    return content or {}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings now in force; ``overrides`` win over everything.
+
+    Raises:
+        SettingsError: one or more values are unusable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [_line(problem) for problem in error.errors(include_input=False, include_url=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    name = str(problem["loc"][0])
+    example = Settings.model_fields[name].examples or [""]
+    what = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name.upper()}: {what[0].lower()}{what[1:]}; write it like {name.upper()}={example[0]}"
+
+
+__all__ = ["LogLevel", "Settings", "SettingsError", "load_settings"]
