@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from ._ledger import Ledger
 
 
 class Entry(StrEnum):
@@ -20,11 +23,20 @@ class Entry(StrEnum):
     TASK = "task"
 
 
+@dataclass(slots=True, eq=False)
+class AppKey:
+    """Stands for one app wherever things are told apart by app; ``loop`` is the one it serves on."""
+
+    name: str = "app"
+    loop: asyncio.AbstractEventLoop | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Owner:
     """One generation of one plugin in one app; compared by identity.
 
-    ``app`` is the key of the app; ``package`` and ``directory`` tell the plugin's own code.
+    ``app`` is the key of the app; ``package`` and ``directory`` tell the plugin's own code;
+    ``ledger`` takes everything that its code registers.
     """
 
     app: object
@@ -32,6 +44,7 @@ class Owner:
     generation: int
     package: str
     directory: str
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

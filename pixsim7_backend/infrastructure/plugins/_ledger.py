@@ -1,0 +1,147 @@
+"""Everything a plugin registered, with the undo of each entry, and what would not go away.
+
+Whoever adds something on behalf of a plugin puts its undo here; disabling runs them last in, first
+out, whatever any of them raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Undo = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One registration: its kind (``"subscription"``, ``"route"``, …), what it is, and its undo."""
+
+    kind: str
+    name: str
+    undo: Undo
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Something of a plugin that is still there after its ledger was undone."""
+
+    kind: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """What undoing a ledger did, and what would not die."""
+
+    plugin: str
+    undone: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.leaks
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-able values."""
+        return {
+            "plugin": self.plugin,
+            "undone": list(self.undone),
+            "leaks": [{"kind": leak.kind, "name": leak.name, "why": leak.why} for leak in self.leaks],
+        }
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Ledger:
+    """The registrations and running tasks of one generation of one plugin."""
+
+    _entries: list[LedgerEntry] = field(default_factory=list)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, kind: str, name: str, undo: Undo) -> LedgerEntry:
+        """Record a registration; ``undo`` takes nothing and must be safe to call when it is gone."""
+        entry = LedgerEntry(kind, name, undo)
+        with self._lock:
+            self._entries.append(entry)
+        return entry
+
+    def discard(self, entry: LedgerEntry) -> None:
+        """Forget an entry that was undone by its own owner (a cancelled subscription)."""
+        with self._lock:
+            self._entries = [kept for kept in self._entries if kept is not entry]
+
+    def add_task(self, task: asyncio.Task[Any]) -> None:
+        """Own a task until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        return tuple(self._entries)
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[Any], ...]:
+        return tuple(self._tasks)
+
+    def undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
+        """Undo every entry, last in, first out; return what was undone and what could not be.
+
+        An undo that raises is reported and stops no other one. A second call finds nothing.
+        """
+        with self._lock:
+            entries, self._entries = self._entries, []
+        undone: list[str] = []
+        leaks: list[Leak] = []
+        for entry in reversed(entries):
+            try:
+                entry.undo()
+            except Exception as error:  # an undo may be the plugin's own code
+                leaks.append(Leak(entry.kind, entry.name, f"undo raised {type(error).__name__}: {error}"))
+            else:
+                undone.append(f"{entry.kind} {entry.name}")
+        return tuple(undone), tuple(leaks)
+
+    async def cancel_tasks(self, deadline: float) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
+        """Cancel the plugin's tasks, wait up to ``deadline`` seconds, and name those that live on."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return (), ()
+        done, pending = await asyncio.wait(tasks, timeout=deadline)
+        leaks = tuple(
+            Leak("task", describe_task(task), f"still runs {deadline:g} s after its cancellation") for task in pending
+        )
+        return tuple(f"task {describe_task(task)}" for task in done), leaks
+
+
+def describe_task(task: asyncio.Task[Any]) -> str:
+    """Return a task's name, coroutine and the line it waits at."""
+    coroutine = task.get_coro()
+    name = getattr(coroutine, "__qualname__", repr(coroutine))
+    frames = task.get_stack(limit=1)
+    where = f" at {frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else ""
+    return f"{task.get_name()} ({name}){where}"
+
+
+def find_threads(directory: str) -> tuple[Leak, ...]:
+    """Name the threads that run code from below ``directory``."""
+    frames = sys._current_frames()  # noqa: SLF001 - documented in `sys`; the only way to see another thread's code
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(directory):
+                where = f"runs {frame.f_code.co_qualname} at {frame.f_code.co_filename}:{frame.f_lineno}"
+                found.append(Leak("thread", thread.name, where))
+                break
+            frame = frame.f_back
+    return tuple(found)
