@@ -55,7 +55,7 @@ class ScheduleEntry:
     start_time: float
     end_time: float
     location_id: int
-    rule: JsonObject = field(default_factory=dict)
+    rule: JsonObject | None = None
 
     def is_active(self, moment: Moment) -> bool:
         """Tell whether the entry holds at ``moment``: from its start, up to but without its end."""
@@ -109,7 +109,7 @@ def place_of(
         return Place(stored.current_location_id, dict(stored.state))
     entry = active_entry(schedule, moment)
     if entry is not None:
-        return Place(entry.location_id, {**entry.rule, "schedule": _span(entry), **stored.state})
+        return Place(entry.location_id, {**(entry.rule or {}), "schedule": _span(entry), **stored.state})
     return None if home_location_id is None else Place(home_location_id, dict(stored.state))
 
 

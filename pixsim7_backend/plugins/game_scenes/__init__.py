@@ -16,7 +16,7 @@ from .conditions import (
     SetRelationship,
 )
 from .manifest import manifest, router
-from .media import MediaPort, PlayableMedia
+from .media import MediaPort, PlayableMedia, check_assets
 from .schemas import SceneEdge
 from .store import PlayGraph, get_graph, missing_scenes
 
@@ -46,4 +46,5 @@ __all__ = [
     # the port "media"
     "MediaPort",
     "PlayableMedia",
+    "check_assets",
 ]

@@ -23,7 +23,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-__all__ = ["Attempt", "Draws", "Outcome", "pickpocket", "stealth_record", "suspicion_of"]
+__all__ = [
+    "Attempt",
+    "Draws",
+    "Outcome",
+    "attempts_in",
+    "pickpocket",
+    "stealth_record",
+    "suspicion_of",
+    "suspicions_in",
+]
 
 SUSPICION_WHEN_SEEN = 0.25
 SUSPICION_WHEN_UNSEEN = -0.05
@@ -57,9 +66,11 @@ class Outcome:
 
     success: bool
     detected: bool
+    message: str
+    entry: JsonObject
+    """The attempt as it is recorded in the session's flags."""
     flags: JsonObject
     relationships: JsonObject
-    message: str
 
 
 def pickpocket(flags: JsonObject, relationships: JsonObject, attempt: Attempt, draws: Draws, *, at: str) -> Outcome:
@@ -71,12 +82,20 @@ def pickpocket(flags: JsonObject, relationships: JsonObject, attempt: Attempt, d
     suspicion = suspicion_of(flags, attempt.npc_id)
     success = draws.success < attempt.base_success_chance
     detected = draws.detection < attempt.detection_chance + SUSPICION_WEIGHT * suspicion
+    entry = {
+        "npc_id": attempt.npc_id,
+        "slot_id": attempt.slot_id,
+        "success": success,
+        "detected": detected,
+        "at": at,
+    }
     return Outcome(
         success=success,
         detected=detected,
-        flags=_with_attempt(flags, attempt, success=success, detected=detected, suspicion=suspicion, at=at),
-        relationships=_after_being_seen(relationships, attempt.npc_id) if detected else dict(relationships),
         message=_message(attempt.npc_id, success=success, detected=detected),
+        entry=entry,
+        flags=_with_entry(flags, entry, suspicion),
+        relationships=_after_being_seen(relationships, attempt.npc_id) if detected else dict(relationships),
     )
 
 
@@ -85,30 +104,33 @@ def stealth_record(flags: JsonObject) -> JsonObject:
     return _object(flags.get("stealth"))
 
 
+def attempts_in(flags: JsonObject) -> list[Any]:
+    """The attempts that a session's flags record, oldest first."""
+    attempts = stealth_record(flags).get("pickpocket_attempts")
+    return attempts if isinstance(attempts, list) else []
+
+
+def suspicions_in(flags: JsonObject) -> JsonObject:
+    """How suspicious each NPC is, by ``npc:<id>``, as stored."""
+    return _object(stealth_record(flags).get("suspicion"))
+
+
 def suspicion_of(flags: JsonObject, npc_id: int) -> float:
     """How suspicious the NPC is of this play-through, in [0, 1]; 0 when it never met the thief."""
-    stored = _object(stealth_record(flags).get("suspicion")).get(_npc_key(npc_id))
+    stored = suspicions_in(flags).get(_npc_key(npc_id))
     return min(1.0, max(0.0, stored)) if _is_number(stored) else 0.0
 
 
-def _with_attempt(
-    flags: JsonObject, attempt: Attempt, *, success: bool, detected: bool, suspicion: float, at: str
-) -> JsonObject:
+def _with_entry(flags: JsonObject, entry: JsonObject, suspicion: float) -> JsonObject:
+    npc_id = entry["npc_id"]
     record = stealth_record(flags)
-    entry = {
-        "npc_id": attempt.npc_id,
-        "slot_id": attempt.slot_id,
-        "success": success,
-        "detected": detected,
-        "at": at,
-    }
-    record["pickpocket_attempts"] = [*_list(record.get("pickpocket_attempts")), entry]
-    if success:
-        record[f"stole_from_npc_{attempt.npc_id}"] = True
-    if detected:
-        record[f"caught_by_npc_{attempt.npc_id}"] = True
-    suspicions = _object(record.get("suspicion"))
-    record["suspicion"] = {**suspicions, _npc_key(attempt.npc_id): _next_suspicion(suspicion, detected=detected)}
+    record["pickpocket_attempts"] = [*attempts_in(flags), entry]
+    if entry["success"]:
+        record[f"stole_from_npc_{npc_id}"] = True
+    if entry["detected"]:
+        record[f"caught_by_npc_{npc_id}"] = True
+    after = _next_suspicion(suspicion, detected=entry["detected"])
+    record["suspicion"] = {**suspicions_in(flags), _npc_key(npc_id): after}
     return {**flags, "stealth": record}
 
 
@@ -145,10 +167,6 @@ def _npc_key(npc_id: int) -> str:
 
 def _object(value: object) -> JsonObject:
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _is_number(value: object) -> TypeGuard[float]:

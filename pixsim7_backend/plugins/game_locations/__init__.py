@@ -1,0 +1,25 @@
+"""The places of the game's world. Public face: what other plugins may use of it."""
+
+from pixsim7_backend.plugins.game_scenes import check_assets
+
+from .manifest import manifest, router
+from .models import GameLocation
+from .schemas import Hotspot, LocationDetail, LocationSummary
+from .store import OCCUPANTS_PORT, Occupants, missing_locations, get, require_locations
+
+get_location = get
+
+__all__ = [
+    "manifest",
+    "router",
+    "OCCUPANTS_PORT",
+    "GameLocation",
+    "Hotspot",
+    "LocationDetail",
+    "LocationSummary",
+    "Occupants",
+    "check_assets",
+    "missing_locations",
+    "get_location",
+    "require_locations",
+]
