@@ -1,0 +1,35 @@
+"""What an operator can set; every name is also an environment variable with the prefix ``USERS_``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .rules import Quotas
+
+MOST = 2**53
+"""The largest quota: what every JSON client can read exactly."""
+
+_Amount = Annotated[int, Field(ge=0, le=MOST)]
+
+
+class UsersSettings(BaseSettings):
+    """Settings of the users plugin, read once when it is loaded: the quotas of users without their own."""
+
+    model_config = SettingsConfigDict(env_prefix="USERS_", extra="ignore", frozen=True)
+
+    daily_jobs: _Amount = 100
+    concurrent_jobs: _Amount = 4
+    assets: _Amount = 10_000
+    storage_bytes: _Amount = 10 * 1024**3
+
+    @property
+    def quotas(self) -> Quotas:
+        return Quotas(
+            daily_jobs=self.daily_jobs,
+            concurrent_jobs=self.concurrent_jobs,
+            assets=self.assets,
+            storage_bytes=self.storage_bytes,
+        )
