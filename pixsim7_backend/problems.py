@@ -19,6 +19,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pixsim7_backend.db.errors import ConflictError, DatabaseBusyError, UnstorableValueError
 from pixsim7_backend.infrastructure.plugins.errors import PluginError, PluginNotFoundError
 from pixsim7_backend.request_ids import current_request_id
 
@@ -146,6 +147,9 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, _on_integrity_error)
     app.add_exception_handler(StaleDataError, _on_stale_row)
     app.add_exception_handler(OperationalError, _on_operational_error)
+    app.add_exception_handler(ConflictError, _on_lost_race)
+    app.add_exception_handler(DatabaseBusyError, _on_lost_race)
+    app.add_exception_handler(UnstorableValueError, _on_unstorable_value)
     app.add_middleware(UnforeseenErrors)
 
 
@@ -228,6 +232,14 @@ async def _on_integrity_error(request: Request, error: Exception) -> Response:
 
 async def _on_stale_row(request: Request, _error: Exception) -> Response:
     return problem_response(request, 409, "somebody else changed this at the same time; read it again and retry")
+
+
+async def _on_lost_race(request: Request, error: Exception) -> Response:
+    return problem_response(request, 409, str(error), headers={"Retry-After": "1"})
+
+
+async def _on_unstorable_value(request: Request, error: Exception) -> Response:
+    return problem_response(request, 422, str(error))
 
 
 async def _on_operational_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pixsim7_backend.infrastructure.plugins._config import read_config_file
 from pixsim7_backend.logging import LogFormat
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-CONFIG_FILE = Path("config.yaml")
 
 
 class SettingsError(ValueError):
@@ -37,8 +38,9 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """All settings of the host, frozen; a field's environment variable is its name in capitals.
 
-    Plugins have settings of their own. Read them with :func:`load_settings`, which turns mistakes
-    into one readable :class:`SettingsError`.
+    Read them with :func:`load_settings`, which turns mistakes into one readable :class:`SettingsError`.
+    Not here: ``DISABLED_PLUGINS`` and ``ON_PLUGIN_ERROR``, which the platform reads itself from the
+    same two places, and what belongs to a single plugin.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -56,7 +58,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, examples=["0.0.0.0"])  # noqa: S104  # an example, not a default
     port: int = Field(default=8000, ge=0, le=65535, examples=["8000"])
     workers: int = Field(default=1, ge=1, le=1024, examples=["4"])
-    shutdown_timeout: float = Field(default=10.0, ge=0, examples=["10"])
+    shutdown_timeout: int = Field(default=10, ge=0, examples=["10"])
     """Seconds that running requests get to finish when the server stops."""
 
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(default=LogFormat.AUTO, examples=["console"])
@@ -66,11 +68,6 @@ class Settings(BaseSettings):
     """Relative: under the working directory, else beside the installed package."""
     extra_plugins_dirs: Names = Field(default=(), examples=["/srv/plugins,./my_plugins"])
     """Further directories with plugins, separated by commas."""
-    disabled_plugins: Names = Field(default=(), examples=["experimental-feature,beta-api"])
-    """Ids that are not to be imported, with hyphens or underscores."""
-    on_plugin_error: Annotated[Literal["tolerate", "strict"], BeforeValidator(_lower)] = Field(
-        default="tolerate", examples=["strict"]
-    )
     hook_timeout: float = Field(default=10.0, gt=0, examples=["10"])
     """Seconds that ``on_load``, ``on_enable`` and ``on_disable`` of a plugin may take each."""
 
@@ -88,7 +85,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""
-        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'pixsim7.db'}"
+        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'pixsim7.sqlite3'}"
 
     @property
     def is_embedded(self) -> bool:
@@ -97,33 +94,15 @@ class Settings(BaseSettings):
 
 
 class _ConfigFile(PydanticBaseSettingsSource):
-    """The values of ``config.yaml`` in the working directory; names in any case."""
+    """The values of ``config.yaml`` in the working directory, or of the file that ``PIXSIM7_CONFIG`` names."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        values = {str(key).lower(): value for key, value in read_config_file(CONFIG_FILE).items()}
-        return {name: values[name] for name in self.settings_cls.model_fields if values.get(name) is not None}
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Return what a YAML file maps; nothing when there is no such file.
-
-    Raises:
-        SettingsError: it is not YAML, or not a mapping.
-    """
-    if not path.is_file():
-        return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if content is not None and not isinstance(content, dict):
-        raise SettingsError(f"{path} is not a mapping; write lines like DISABLED_PLUGINS: experimental-feature")
-    return content or {}
+        values = read_config_file(Path(os.environ.get("PIXSIM7_CONFIG", "").strip() or "config.yaml"))
+        found = {name: values.get(name.upper()) for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -1,0 +1,90 @@
+"""``pixsim7 plugins``: what the plugins are and what a start-up would do. Nothing of them is imported."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from pixsim7_backend.cli.output import JsonFlag, print_json, print_table, say
+from pixsim7_backend.infrastructure.plugins.preview import Plan, preview, render_graph, render_plan
+from pixsim7_backend.settings import load_settings
+
+app = typer.Typer(name="plugins", help="Look at the plugins; nothing of them is imported.", no_args_is_help=True)
+
+Directory = Annotated[
+    str | None, typer.Option("--dir", help="Plugin directory to look at instead of the configured ones.")
+]
+_COLOURS = {"ready": "green", "disabled": "dim", "blocked": "yellow", "failed": "red"}
+
+
+@app.command("list")
+def list_plugins(directory: Directory = None, as_json: JsonFlag = False) -> None:
+    """List every plugin with what a start-up would make of it."""
+    rows = plugin_rows(_plan(directory))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("plugin", "version", "start-up", "requires", "why not"),
+        [
+            (
+                row["id"],
+                row["version"],
+                Text(row["startup"], _COLOURS[row["startup"]]),
+                ", ".join(row["dependencies"]),
+                row["reason"] or "",
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def graph(directory: Directory = None, as_json: JsonFlag = False) -> None:
+    """Show which plugin requires which."""
+    plan = _plan(directory)
+    if as_json:
+        print_json({"requires": plan.to_json()["requires"], "cycles": plan.to_json()["cycles"]})
+    else:
+        say(render_graph(plan))
+
+
+@app.command()
+def plan(directory: Directory = None, as_json: JsonFlag = False) -> None:
+    """Show what would load, in which order, and what is held back and why; exit status 1 if there is a problem."""
+    found = _plan(directory)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        say(render_plan(found))
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def plugin_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Return one row per plugin, in load order, held ones after by id."""
+    return [_row(plan, plugin_id) for plugin_id in (*plan.order, *sorted(plan.held))]
+
+
+def _row(plan: Plan, plugin_id: str) -> dict[str, Any]:
+    candidate, error = plan.candidates[plugin_id], plan.held.get(plugin_id)
+    manifest = candidate.manifest
+    return {
+        "id": plugin_id,
+        "name": manifest.name if manifest else None,
+        "version": manifest.version if manifest else "",
+        "startup": str(error.state) if error else "ready",
+        "reason": str(error) if error else None,
+        "dependencies": list(manifest.dependencies) if manifest else [],
+        "path": str(candidate.source),
+        "warnings": list(candidate.warnings),
+    }
+
+
+def _plan(directory: str | None) -> Plan:
+    settings = load_settings()
+    directories = [directory] if directory else [settings.plugins_dir, *settings.extra_plugins_dirs]
+    # The embedded database is always there; asking it would make the file.
+    return preview(directories, resources={"db": lambda: None} if settings.is_embedded else None)

@@ -1,0 +1,46 @@
+"""What a start-up would do, without doing it: nothing of a plugin is imported, nothing is registered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pixsim7_backend import __version__
+
+from ._config import read_config
+from ._discovery import discover
+from ._graph import make_plan
+from ._plan import Plan
+from ._plan_text import render_graph, render_plan
+from ._resources import ResourceCheck, check_resources
+from .types import normalize_plugin_id
+
+__all__ = ["Plan", "ResourceCheck", "preview", "render_graph", "render_plan"]
+
+
+def preview(
+    directories: Iterable[str | os.PathLike[str]],
+    *,
+    disabled: Iterable[str] | None = None,
+    resources: Mapping[str, ResourceCheck] | None = None,
+) -> Plan:
+    """Return the plan that ``init_plugin_manager`` would carry out, with its parameters.
+
+    A plugin whose manifest is not written with literals has no manifest here: only importing it
+    would tell.
+
+    Raises:
+        PluginDirectoryError: a directory does not exist.
+        ConfigurationError: the environment or ``config.yaml`` has an unusable value.
+    """
+    config = read_config(os.environ, Path.cwd())
+    candidates = discover(directories).candidates
+    manifests = [each.manifest for each in candidates if each.manifest and each.manifest.enabled]
+    needed = {name for name in ("db", "redis") if any(getattr(each, f"requires_{name}") for each in manifests)}
+    return make_plan(
+        candidates,
+        disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
+        resource_problems=check_resources(needed, resources),
+        host_version=__version__,
+    )

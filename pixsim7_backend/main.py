@@ -1,0 +1,106 @@
+"""The backend as an ASGI app: ``uvicorn pixsim7_backend.main:app``.
+
+Importing this module reads no settings, opens no file and no database; all of that is the
+lifespan's, so that tools and tests can import the app for nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from pixsim7_backend import __version__, health
+from pixsim7_backend.db import Database, check_database, set_default_database
+from pixsim7_backend.db.migrations import find_source, upgrade
+from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, init_plugin_manager
+from pixsim7_backend.infrastructure.plugins.preview import ResourceCheck
+from pixsim7_backend.logging import configure_logging
+from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
+from pixsim7_backend.redis import check_redis
+from pixsim7_backend.request_ids import RequestIds
+from pixsim7_backend.settings import Settings, load_settings
+
+logger = logging.getLogger("pixsim7.main")
+
+#: What plugins may require, each with its check.
+RESOURCES: dict[str, ResourceCheck] = {"db": check_database, "redis": check_redis}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the backend; without ``settings`` they are read when the app starts."""
+    app = FastAPI(
+        title="PixSim7 backend",
+        version=__version__,
+        lifespan=lifespan,
+        responses=PROBLEM_RESPONSES,
+        strict_content_type=False,  # the guide's curl sends no JSON content type; safe, since no cookie authenticates
+    )
+    app.state.settings = settings
+    app.include_router(health.router)
+    install_problem_handlers(app)
+    app.add_middleware(RequestIds)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the database, load and enable the plugins; on the way out the reverse."""
+    settings = app.state.settings = app.state.settings or load_settings()
+    undo_logging = configure_logging(settings.log_format, settings.log_level)
+    try:
+        async with open_database(app, settings) as database:
+            plugin_manager = init_plugin_manager(
+                app,
+                settings.plugins_dir,
+                more_directories=settings.extra_plugins_dirs,
+                resources=RESOURCES,
+                prepare=functools.partial(migrate, database) if settings.is_embedded else None,
+                hook_timeout=settings.hook_timeout,
+            )
+            logger.info(f"Loaded {len(plugin_manager.list_plugins())} plugins")  # noqa: G004  # as the guide writes it
+            await plugin_manager.enable_all()
+            app.state.readiness_checks = readiness_checks(settings, database, plugin_manager)
+            try:
+                yield
+            finally:
+                await plugin_manager.disable_all()
+    finally:
+        undo_logging()
+
+
+@asynccontextmanager
+async def open_database(app: FastAPI, settings: Settings) -> AsyncIterator[Database]:
+    """Make the database known to the app's requests and to code outside of them; close it in the end."""
+    database = app.state.database = Database(settings.database)
+    set_default_database(database)
+    try:
+        yield database
+    finally:
+        set_default_database(None)
+        await database.aclose()
+
+
+def migrate(database: Database, record: PluginRecord, package_dir: Path) -> None:
+    """Bring a plugin's tables up to date before it is enabled; of several workers one does it, the others wait."""
+    source = find_source(record.id, package_dir)
+    if source is not None:
+        upgrade(database, [source])
+
+
+def readiness_checks(settings: Settings, database: Database, manager: PluginManager) -> dict[str, ResourceCheck]:
+    """Return what must answer for the backend to be ready."""
+    checks = {"database": RESOURCES["db"]}
+    if settings.redis_url.get_secret_value():
+        checks["redis"] = RESOURCES["redis"]
+    if not settings.is_embedded:
+        found = [find_source(record.id, record.source.path) for record in manager.list_plugins()]
+        checks["migrations"] = health.MigrationsCheck(database, [source for source in found if source])
+    return checks
+
+
+app = create_app()
