@@ -1,0 +1,10 @@
+"""Dispatch: requests to plugins at a flat cost, changed while the app serves."""
+
+from __future__ import annotations
+
+from .claims import RouteClaim
+from .conflicts import find_conflicts
+from .mount import PluginMount, build_mount
+from .route import PluginRoute
+
+__all__ = ["PluginMount", "PluginRoute", "RouteClaim", "build_mount", "find_conflicts"]

@@ -1,0 +1,90 @@
+"""Two that claim the same method and path: found before anything of it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
+
+from pixsim7_backend.infrastructure.plugins.errors import RouteConflictError
+
+from . import fastapi_internals
+from .claims import ANY_METHOD, RouteClaim, iter_claims, list_routes
+from .mount import PluginMount
+from .position import catches_all
+from .route import PluginRoute
+
+_NOT_HTTP = {"WEBSOCKET", "MOUNT", "FRONTEND", "HOST"}
+_HOST = "the host app"
+
+
+class _Register:
+    """Who serves which method of which path shape."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, dict[str, tuple[str, RouteClaim]]] = {}
+
+    def find(self, claim: RouteClaim) -> tuple[str, RouteClaim] | None:
+        """Return who already serves what ``claim`` wants."""
+        methods = self._owners.get(claim.shape)
+        if not methods:
+            return None
+        if claim.method in methods or claim.method in _NOT_HTTP:
+            return methods.get(claim.method)
+        if claim.method == ANY_METHOD:
+            return next((owner for method, owner in methods.items() if method not in _NOT_HTTP), None)
+        return methods.get(ANY_METHOD)
+
+    def add(self, owner: str, claim: RouteClaim) -> None:
+        self._owners.setdefault(claim.shape, {}).setdefault(claim.method, (owner, claim))
+
+
+def find_conflicts(app: FastAPI, mounts: Sequence[PluginMount]) -> list[RouteConflictError]:
+    """Return an error for every method and path shape that is claimed twice.
+
+    ``mounts`` are in load order: the later one fails, and what it claims is then free for those
+    after it. The host's explicit routes win over every plugin. Paths that merely overlap, like
+    ``/a/{x}`` and ``/a/b``, are decided by registration order and are no conflict.
+    """
+    register = _Register()
+    for claim in _host_claims(app):
+        register.add(_HOST, claim)
+    errors: list[RouteConflictError] = []
+    for mount in mounts:
+        claims = list(mount.iter_routes())
+        found = [_error(mount, claim, *taken) for claim in claims if (taken := register.find(claim))]
+        errors += found
+        if not found:
+            for claim in claims:
+                register.add(f"plugin {mount.plugin_id!r}", claim)
+    return errors
+
+
+def _host_claims(app: FastAPI) -> list[RouteClaim]:
+    routes = _host_routes(app)
+    explicit = [it for it in list_routes(routes) if it.path is None or not catches_all(it.route, it.path)]
+    claims = list(iter_claims(explicit))
+    if fastapi_internals.is_usable():
+        frontends = [*fastapi_internals.frontends_of(app.router)]
+        frontends += [path for route in routes for path in fastapi_internals.iter_frontends(route)]
+        claims += [RouteClaim("FRONTEND", path, path, "frontend of the host") for path in frontends]
+    return claims
+
+
+def _host_routes(app: FastAPI) -> list[BaseRoute]:
+    for route in app.router.routes:
+        if isinstance(route, PluginRoute):
+            return list(route.host_routes())
+    return list(app.router.routes)
+
+
+def _error(mount: PluginMount, claim: RouteClaim, owner: str, other: RouteClaim) -> RouteConflictError:
+    return RouteConflictError(
+        plugin=mount.plugin_id,
+        method=claim.method,
+        path=claim.path,
+        owner=owner,
+        endpoint=claim.endpoint,
+        other=other.endpoint,
+    )

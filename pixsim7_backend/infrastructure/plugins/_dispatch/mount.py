@@ -1,0 +1,280 @@
+"""The routes of one generation of one plugin, built aside and published as a whole."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.routing import BaseRoute, NoMatchFound
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, Running, running
+
+from . import fastapi_internals
+from .claims import RouteClaim, iter_claims, list_routes, same_routes
+from .exceptions import PluginExceptionMiddleware
+from .paths import shortest, static_prefix
+from .table import RouteTable, Target
+
+_RUN_KEY = "pixsim7.run"
+_EXCEPTION_KEYS = (500, Exception)
+
+
+class PluginMount:
+    """The routes of one generation of one plugin; immutable once published.
+
+    Effective routes are built when the first request asks for them, or by :meth:`compile`, which
+    may run in another thread. What the plugin adds to its routers later is served as well.
+    """
+
+    def __init__(self, owner: Owner, holder: APIRouter, stack: ASGIApp | None) -> None:
+        self.owner = owner
+        self.plugin_id = owner.plugin
+        self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
+        self.lifespan_state: Mapping[str, Any] = {}
+        """What the plugin's router lifespans yielded; merged into ``scope["state"]``."""
+        self.on_change: Callable[[PluginMount], None] | None = None
+        """Called after the plugin added to its routers; set by the route that serves this mount."""
+        self.openapi_fragment: Any = None
+        """What the schema remembers of this mount; dropped when the plugin adds routes."""
+        self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
+        self._holder = holder
+        self._stack = stack
+        self._lock = threading.Lock()
+        self._table: RouteTable | None = None
+        self._served: dict[int, Scope] = {}
+        self._idle: anyio.Event | None = None
+        self._watched: set[int] = set()
+        self._public = _public_targets(holder)
+        self.routes_changed()
+
+    # --- what it would serve ------------------------------------------------------------------
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The plugin's routers as FastAPI included them."""
+        return self._holder.routes
+
+    @property
+    def lifespan_context(self) -> Any:
+        """The merged lifespan of the plugin's routers, to be entered with the app."""
+        return self._holder.lifespan_context
+
+    @property
+    def has_stack(self) -> bool:
+        """Whether middleware or exception handlers of the plugin wrap its routes."""
+        return self._stack is not None
+
+    def iter_routes(self) -> Iterator[RouteClaim]:
+        """Yield every method and path that this mount wants to serve, in registration order."""
+        yield from iter_claims(self._listed)
+        for path in self.frontend_paths:
+            yield RouteClaim("FRONTEND", path, path, f"frontend of {self.plugin_id}")
+
+    def routes_changed(self) -> None:
+        """Read the routers again: the plugin added to them (or this is the first time)."""
+        self._listed = list_routes(self._holder.routes)
+        self.prefixes = shortest("" if path is None else static_prefix(path) for _, path in self._listed)
+        self._names = frozenset(getattr(route, "name", None) for route, path in self._listed if path is not None)
+        self._names_open = any(path is None or hasattr(route, "routes") for route, path in self._listed)
+        self.frontend_paths: tuple[str, ...] = ()
+        if self._public is None:
+            self._watch_routers()
+            routes = self._holder.routes
+            self.frontend_paths = tuple(path for route in routes for path in fastapi_internals.iter_frontends(route))
+        self._table = None
+        self.openapi_fragment = None
+        if self.on_change is not None:
+            self.on_change(self)
+
+    def refresh(self) -> None:
+        """Notice what the plugin added to its routers, where additions are not announced."""
+        if self._public is not None and not same_routes(self._listed, list_routes(self._holder.routes)):
+            self.routes_changed()
+
+    def _watch_routers(self) -> None:
+        for held in self._holder.routes:
+            for router in fastapi_internals.iter_routers(held):
+                if id(router) not in self._watched:
+                    self._watched.add(id(router))
+                    fastapi_internals.watch(router, self.routes_changed)
+
+    def compile(self) -> RouteTable:
+        """Build the effective routes now, so that no request has to; safe from any thread."""
+        with self._lock:
+            table = self._table
+            if table is None:
+                effective = (route for held in self._holder.routes for route in fastapi_internals.iter_effective(held))
+                self._table = table = RouteTable(_targets(effective))
+            return table
+
+    # --- serving ------------------------------------------------------------------------------
+
+    def find(self, path: str) -> Sequence[Target]:
+        """Return every target that may serve ``path``, in registration order."""
+        if self._public is not None:
+            return self._public
+        return (self._table or self.compile()).find(path)
+
+    def url_path_for(self, name: str, /, **params: Any) -> Any:
+        """Return the path of the first route of that name and those parameters.
+
+        Raises:
+            NoMatchFound: none of the plugin's routes has this name with these parameters.
+        """
+        if name not in self._names and not self._names_open:
+            raise NoMatchFound(name, params)
+        if self._public is None:
+            return (self._table or self.compile()).url_path_for(name, **params)
+        for target in self._public:
+            try:
+                return target.url_path_for(name, **params)
+            except NoMatchFound:
+                continue
+        raise NoMatchFound(name, params)
+
+    async def serve(self, run: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request of this plugin: owned, counted, inside the plugin's middleware."""
+        key = id(scope)
+        self._served[key] = scope
+        token = running.set(self._as_plugin)
+        try:
+            if self.lifespan_state:
+                self._merge_state(scope)
+            if self._stack is None:
+                await run(scope, receive, send)
+            else:
+                scope[_RUN_KEY] = run
+                await self._stack(scope, receive, send)
+        finally:
+            running.reset(token)
+            del self._served[key]
+            if self._idle is not None and not self._served:
+                self._idle.set()
+
+    def wrap(self, run: ASGIApp) -> ASGIApp:
+        """Return ``run`` as an application of this plugin (see :meth:`serve`)."""
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.serve(run, scope, receive, send)
+
+        return serve
+
+    def _merge_state(self, scope: Scope) -> None:
+        # The server hands every request its own copy; what the host put there wins, as it does
+        # where FastAPI merges the lifespan of an included router.
+        state = scope.setdefault("state", {})
+        for name, value in self.lifespan_state.items():
+            state.setdefault(name, value)
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests and WebSockets this mount is serving now."""
+        return len(self._served)
+
+    async def drain(self, deadline: float) -> tuple[str, ...]:
+        """Wait until nothing is in flight, at most ``deadline`` seconds.
+
+        Returns:
+            The requests that are still running then, like ``"GET /api/v1/game/map"``.
+        """
+        if self._served:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(deadline):
+                await self._idle.wait()
+            self._idle = None
+        return tuple(f"{scope.get('method', 'WEBSOCKET')} {scope['path']}" for scope in self._served.values())
+
+    def __repr__(self) -> str:
+        return f"PluginMount({self.plugin_id!r}, generation={self.owner.generation})"
+
+
+def build_mount(
+    app: FastAPI,
+    *,
+    owner: Owner,
+    routers: Sequence[APIRouter],
+    prefix: str,
+    tags: Sequence[str],
+    middleware: Sequence[Middleware] = (),
+    exception_handlers: Mapping[Any, Callable[..., Any]] | None = None,
+) -> PluginMount:
+    """Build the routes of one plugin aside; nothing is served before the mount is published.
+
+    The routers get what ``app.include_router(router, prefix=prefix, tags=tags)`` would give them:
+    the app's dependencies, responses, response class, limits and dependency overrides.
+    ``middleware`` (first is outermost) and ``exception_handlers`` (by status or class, asked before
+    the app's) wrap the plugin's routes only.
+
+    Raises:
+        FastAPIError: a route has neither prefix nor path.
+        AssertionError: the prefix does not start with a slash, or ends with one.
+    """
+    holder = _holder_like(app.router)
+    for router in routers:
+        holder.include_router(router, prefix=prefix, tags=list(tags))
+    return PluginMount(owner, holder, _build_stack(app, middleware, exception_handlers or {}))
+
+
+def _holder_like(router: APIRouter) -> APIRouter:
+    """Return an empty router that passes on to included ones what ``router`` would."""
+    return APIRouter(
+        prefix=router.prefix,
+        tags=list(router.tags),
+        dependencies=list(router.dependencies),
+        default_response_class=router.default_response_class,
+        responses=dict(router.responses),
+        callbacks=list(router.callbacks),
+        deprecated=router.deprecated,
+        include_in_schema=router.include_in_schema,
+        generate_unique_id_function=router.generate_unique_id_function,
+        strict_content_type=router.strict_content_type,
+        max_body_size=router.max_body_size,
+        dependency_overrides_provider=router.dependency_overrides_provider,
+    )
+
+
+def _build_stack(
+    app: FastAPI, middleware: Sequence[Middleware], handlers: Mapping[Any, Callable[..., Any]]
+) -> ASGIApp | None:
+    if not middleware and not handlers:
+        return None
+    stack: ASGIApp = _run_selected
+    stack = PluginExceptionMiddleware(
+        stack, {key: handler for key, handler in handlers.items() if key not in _EXCEPTION_KEYS}
+    )
+    for cls, args, kwargs in reversed(middleware):
+        stack = cls(stack, *args, **kwargs)
+    last_resort = next((handlers[key] for key in _EXCEPTION_KEYS if key in handlers), None)
+    if last_resort is not None:
+        stack = ServerErrorMiddleware(stack, handler=last_resort, debug=app.debug)
+    return stack
+
+
+async def _run_selected(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope.pop(_RUN_KEY)(scope, receive, send)
+
+
+def _public_targets(holder: APIRouter) -> tuple[Target, ...] | None:
+    """Return one target per included router, or None where the effective routes may be used."""
+    if fastapi_internals.is_usable():
+        return None
+    return tuple(
+        Target(order, route.matches, route.handle, route.url_path_for, None, None, {}, False, route, None)
+        for order, route in enumerate(holder.routes)
+    )
+
+
+def _targets(effective: Iterable[fastapi_internals.Effective]) -> Iterator[Target]:
+    for order, it in enumerate(effective):
+        yield Target(
+            order, it.matches, it.run, it.url_path_for, it.name, it.path, dict(it.convertors), it.is_mount, it.route,
+            it.context,
+        )  # fmt: skip
