@@ -1,23 +1,31 @@
 """Turns a FastAPI app into a host whose features are plugins.
 
-In the app's lifespan::
-
-    plugin_manager = init_plugin_manager(app, "pixsim7_backend/plugins")
-    await plugin_manager.enable_all()
-    yield
-    await plugin_manager.disable_all()
+An app calls :func:`init_plugin_manager` when its lifespan starts, awaits ``enable_all()`` of what it
+returns before it serves, and ``disable_all()`` when it ends.
 
 Start reading at :meth:`PluginManager.enable`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from fastapi import FastAPI
+
 from . import ports
+from ._config import read_config
+from ._discovery import discover
 from ._hooks import HandlerFailure, HookBus, Outcome, Subscription
 from ._ledger import Leak, LeakReport
+from ._manager import PluginManager
 from ._ownership import current_owner, running_as_host
+from ._plan import Plan
 from ._reporter import LogReporter, Reporter
 from ._resources import ResourceCheck
+from ._settings import PluginSettings, Prepare
 from .errors import PluginError
 from .events import PluginEvents
 from .records import PluginRecord, PluginSource, SourceRank
@@ -27,19 +35,26 @@ from .types import PluginManifest, Requirement, normalize_plugin_id
 __all__ = [
     "HandlerFailure",
     "HookBus",
+    "LogReporter",
     "Leak",
     "LeakReport",
     "Outcome",
+    "Plan",
     "PluginError",
     "PluginEvents",
+    "PluginManager",
     "PluginManifest",
     "PluginRecord",
+    "PluginSettings",
     "PluginSource",
     "PluginState",
+    "Reporter",
     "Requirement",
+    "ResourceCheck",
     "SourceRank",
     "Subscription",
     "current_owner",
+    "init_plugin_manager",
     "normalize_plugin_id",
     "plugin_hooks",
     "ports",
@@ -48,3 +63,60 @@ __all__ = [
 
 plugin_hooks = HookBus()
 """The hook bus of this process: delivers to the app whose code is running, and to all where none is."""
+
+
+def init_plugin_manager(
+    app: FastAPI,
+    directory: str | os.PathLike[str],
+    *,
+    more_directories: Iterable[str | os.PathLike[str]] = (),
+    disabled: Iterable[str] | None = None,
+    on_plugin_error: Literal["tolerate", "strict"] | None = None,
+    resources: Mapping[str, ResourceCheck] | None = None,
+    prepare: Prepare | None = None,
+    hook_timeout: float = 10.0,
+    drain_timeout: float = 10.0,
+    task_timeout: float = 5.0,
+    reporter: Reporter | None = None,
+) -> PluginManager:
+    """Discover, plan and load the plugins of ``directory`` for ``app``; return their manager.
+
+    Synchronous, also inside a running lifespan. Nothing serves before
+    :meth:`PluginManager.enable_all`. A second call for the same app closes the first manager.
+
+    Args:
+        app: the host. ``app.state.plugin_manager`` becomes the manager.
+        directory: looked up under the working directory, else beside the installed package.
+        more_directories: searched after ``directory``.
+        disabled: ids that shall stay off; default: ``DISABLED_PLUGINS`` from the environment or ``config.yaml``.
+        on_plugin_error: ``"tolerate"`` starts without what is wrong, ``"strict"`` aborts with all
+            problems; default: ``ON_PLUGIN_ERROR`` from the same places, else ``"tolerate"``.
+        resources: checks of ``"db"`` and ``"redis"``; default: those that installed distributions offer.
+        prepare: called with record and folder before a plugin is first enabled; may raise.
+        hook_timeout: seconds that a lifecycle hook may take.
+        drain_timeout: seconds that disabling waits for requests under way.
+        task_timeout: seconds that disabling waits for cancelled tasks.
+        reporter: is told of progress; default: the log.
+
+    Raises:
+        PluginDirectoryError: a directory does not exist.
+        PluginStartupError: the policy is strict and something is wrong, or a required plugin cannot run.
+    """
+    config = read_config(os.environ, Path.cwd())
+    settings = PluginSettings(
+        disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
+        on_plugin_error=on_plugin_error or config.on_plugin_error or "tolerate",
+        resources=resources or {},
+        prepare=prepare,
+        hook_timeout=hook_timeout,
+        drain_timeout=drain_timeout,
+        task_timeout=task_timeout,
+    )
+    former = getattr(app.state, "plugin_manager", None)
+    if isinstance(former, PluginManager):
+        former.close()
+    discovery = discover([directory, *more_directories])
+    manager = PluginManager(app, discovery, settings, hooks=plugin_hooks, reporter=reporter or LogReporter())
+    app.state.plugin_manager = manager
+    manager.load_all()
+    return manager

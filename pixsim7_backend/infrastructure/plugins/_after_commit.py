@@ -65,10 +65,16 @@ class AfterCommit:
         queue.append(_Announcement(event, args, kwargs, session.get_nested_transaction()))
 
     def _listen(self, session: Any, queue: list[_Announcement], loop: asyncio.AbstractEventLoop | None) -> None:
-        from sqlalchemy import event as sqlalchemy_event  # noqa: PLC0415 - see the module's docstring
+        from sqlalchemy import event as sqlalchemy_event
 
         def committed(session: Any) -> None:
-            if queue and session.get_nested_transaction() is None:
+            savepoint = session.get_nested_transaction()
+            if savepoint is not None:  # released: what it announced now stands or falls with its parent
+                outer = savepoint.parent if savepoint.parent.nested else None
+                for announcement in queue:
+                    if announcement.savepoint is savepoint:
+                        announcement.savepoint = outer
+            elif queue:
                 batch = tuple(queue)
                 queue.clear()
                 self._schedule(batch, loop)
@@ -80,11 +86,6 @@ class AfterCommit:
         def ended(_session: Any, transaction: Any) -> None:
             if transaction.parent is None:
                 queue.clear()  # rolled back, or closed without a commit
-            elif transaction.nested:  # released: what it announced now stands or falls with its parent
-                outer = transaction.parent if transaction.parent.nested else None
-                for announcement in queue:
-                    if announcement.savepoint is transaction:
-                        announcement.savepoint = outer
 
         sqlalchemy_event.listen(session, "after_commit", committed)
         sqlalchemy_event.listen(session, "after_soft_rollback", rolled_back)

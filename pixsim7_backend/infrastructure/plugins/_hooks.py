@@ -84,7 +84,7 @@ class Subscription:
     def cancel(self) -> None:
         """Stop receiving the event. Calling it again does nothing."""
         self.is_active = False
-        self._bus._remove(self)  # noqa: SLF001 - the bus and its subscriptions are one thing
+        self._bus._remove(self)
 
     def __repr__(self) -> str:
         return f"<Subscription {self.event} → {describe_handler(self.handler)}>"
@@ -168,7 +168,7 @@ class HookBus:
                     if not watch.take_overrun():
                         raise
                     failures.append(self._failed(subscription, self._overrun_error()))
-                except Exception as error:  # a handler is plugin code: whatever it raises stays with it
+                except Exception as error:  # noqa: BLE001 - a handler is plugin code: whatever it raises stays with it
                     watch.take_overrun()
                     failures.append(self._failed(subscription, error))
                 else:

@@ -103,7 +103,7 @@ class Ledger:
         for entry in reversed(entries):
             try:
                 entry.undo()
-            except Exception as error:  # an undo may be the plugin's own code
+            except Exception as error:  # noqa: BLE001 - an undo may be the plugin's own code
                 leaks.append(Leak(entry.kind, entry.name, f"undo raised {type(error).__name__}: {error}"))
             else:
                 undone.append(f"{entry.kind} {entry.name}")
@@ -134,7 +134,7 @@ def describe_task(task: asyncio.Task[Any]) -> str:
 
 def find_threads(directory: str) -> tuple[Leak, ...]:
     """Name the threads that run code from below ``directory``."""
-    frames = sys._current_frames()  # noqa: SLF001 - documented in `sys`; the only way to see another thread's code
+    frames = sys._current_frames()  # documented; the only way to see what another thread runs
     found = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)

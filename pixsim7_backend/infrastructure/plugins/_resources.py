@@ -33,5 +33,5 @@ def _check(name: str, check: ResourceCheck | None) -> str | None:
         check = next(iter(found)).load()
     try:
         return check()
-    except Exception as error:  # a check is the host's code: a broken one means that the resource is not usable
+    except Exception as error:  # noqa: BLE001 - a check is the host's code: a broken one means that the resource is not usable
         return f"its check raised {type(error).__name__}: {error}"

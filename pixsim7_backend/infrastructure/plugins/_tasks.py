@@ -57,7 +57,7 @@ def _owner_of(coro: Coroutine[Any, Any, Any], now: Running) -> Owner | None:
 
 def _called_by(directory: str) -> bool:
     """Tell whether the code that called ``create_task`` (or ``ensure_future``) lies below ``directory``."""
-    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's frame
+    frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
         name = frame.f_globals.get("__name__", "")
@@ -68,15 +68,17 @@ def _called_by(directory: str) -> bool:
 
 def own_tasks(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Make ``loop`` record the tasks of plugins; return the undo. Several apps may share a loop."""
-    current = loop.get_task_factory()
-    factory = current if isinstance(current, OwningTaskFactory) else OwningTaskFactory(current)
+    current: Any = loop.get_task_factory()
+    factory: Any = current if isinstance(current, OwningTaskFactory) else OwningTaskFactory(current)
     if factory is not current:
         loop.set_task_factory(factory)
     factory.uses += 1
 
     def undo() -> None:
         factory.uses -= 1
-        if factory.uses == 0 and loop.get_task_factory() is factory and not loop.is_closed():
+        is_last = factory.uses == 0 and not loop.is_closed()
+        now: Any = loop.get_task_factory() if is_last else None
+        if now is factory:
             loop.set_task_factory(factory.former)
 
     return undo

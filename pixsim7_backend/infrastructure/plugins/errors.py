@@ -378,6 +378,17 @@ class IllegalTransitionError(PluginError):
         )
 
 
+class PluginBusyError(PluginError):
+    """A change was asked for by code that runs inside another change, which would wait for itself."""
+
+    def __init__(self, *, plugin: str) -> None:
+        super().__init__(
+            "plugins cannot be enabled or disabled from inside a hook or a handler of a lifecycle event;"
+            " start a task that does it afterwards",
+            plugin=plugin,
+        )
+
+
 class PluginDirectoryError(PluginError):
     """The directory to search for plugins does not exist."""
 
