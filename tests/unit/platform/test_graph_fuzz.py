@@ -62,7 +62,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             "version": source.choice(VERSIONS),
             "dependencies": [name + (source.choice(RANGES) if source.random() < 0.2 * rare else "") for name in needed],
             "after": chosen(size, soft),
-            "conflicts": [name + source.choice(RANGES) for name in chosen(size, hostile / 10)],
+            "conflicts": [name + source.choice(RANGES) for name in chosen(size, hostile / 4)],
             "enabled": source.random() > 0.03 * rare,
             "requires_db": source.random() < 0.1,
             "requires_host": source.choice(["", ">=1", ">=1", ">=2" if rare else ""]),
