@@ -64,7 +64,7 @@ PageParams = Annotated[PageRequest, Depends()]
 
 def paginate(
     db: Session,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     page: PageRequest,
     convert: Callable[[Row], Any] | None = None,
     *,
@@ -91,7 +91,7 @@ def paginate(
 
 async def paginate_async(
     db: AsyncSession,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     page: PageRequest,
     convert: Callable[[Row], Any] | None = None,
     *,

@@ -54,7 +54,7 @@ def _on_load(row: Any, context: Any) -> None:
 
 
 def _on_refresh(row: Any, context: Any, attributes: Iterable[str] | None) -> None:
-    _remember(row, attributes, context.session)
+    _remember(row, attributes, context.session if context else None)  # an UPDATE refreshes without one
 
 
 def _on_stored(_mapper: Mapper[Any], _connection: Any, row: Any) -> None:
