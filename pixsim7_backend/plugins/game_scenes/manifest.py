@@ -37,7 +37,7 @@ router = APIRouter(prefix="/game/scenes", tags=["game-scenes"])
 
 @router.get("/")
 def list_scenes(
-    user: CurrentUser,
+    _user: CurrentUser,
     db: ReadOnlyDb,
     page: PageParams,
     title: Annotated[Text | None, Query(max_length=200, description="text that the title contains")] = None,
@@ -58,11 +58,11 @@ def create_scene(graph: SceneGraph, request: Request, response: Response, user: 
     """Store a whole graph; 422 names everything that is wrong with it, ``warnings`` what is only odd."""
     media.check_assets(db, (node.asset_id for node in graph.nodes), user.id)
     scene = store.create(db, graph)
-    response.headers["Location"] = str(request.url_for("get_scene", scene_id=scene.id).path)
+    response.headers["Location"] = str(request.url_for("game_scene", scene_id=scene.id).path)
     return _saved(db, scene, graph, user, response)
 
 
-@router.get("/{scene_id}")
+@router.get("/{scene_id}", name="game_scene")
 def get_scene(scene_id: PathId, response: Response, user: CurrentUser, db: ReadOnlyDb) -> Scene:
     """Return a scene ready to be played; 409 while it has no entry node."""
     scene = store.get(db, scene_id)
@@ -87,7 +87,7 @@ def replace_scene(
 
 
 @router.delete("/{scene_id}", status_code=status.HTTP_204_NO_CONTENT)
-def delete_scene(scene_id: PathId, if_match: IfMatch, user: AdminUser, db: DbSession) -> None:
+def delete_scene(scene_id: PathId, if_match: IfMatch, _user: AdminUser, db: DbSession) -> None:
     """Delete a scene; sessions in it keep what they remember, but cannot advance."""
     scene = store.get_locked(db, scene_id)
     if_match.require(scene.version)

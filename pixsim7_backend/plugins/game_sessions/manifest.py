@@ -56,11 +56,11 @@ def create_session(
 ) -> SessionView:
     """Begin at the scene's entry; 404 for an unknown scene or a world that is not the caller's, 409 for a draft."""
     session = walking.begin(db, new, user)
-    response.headers["Location"] = str(request.url_for("get_session", session_id=session.id).path)
+    response.headers["Location"] = str(request.url_for("game_session", session_id=session.id).path)
     return _answer(session, response)
 
 
-@router.get("/{session_id}")
+@router.get("/{session_id}", name="game_session")
 def get_session(session_id: PathId, response: Response, user: CurrentUser, db: ReadOnlyDb) -> SessionView:
     """Return one of the caller's sessions."""
     return _answer(store.get_owned(db, session_id, user), response)

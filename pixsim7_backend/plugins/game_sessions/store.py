@@ -55,11 +55,11 @@ def get_locked(db: Session, session_id: int, user: UserIdentity) -> GameSession:
     return _get(db, statement, session_id)
 
 
-def _owned(session_id: int, user: UserIdentity) -> Select[tuple[GameSession]]:
+def _owned(session_id: int, user: UserIdentity) -> Select[GameSession]:
     return select(GameSession).where(GameSession.id == session_id, GameSession.user_id == user.id)
 
 
-def _get(db: Session, statement: Select[tuple[GameSession]], session_id: int) -> GameSession:
+def _get(db: Session, statement: Select[GameSession], session_id: int) -> GameSession:
     session = db.scalars(statement).one_or_none()
     if session is None:
         raise NotFound("game session", session_id)

@@ -46,11 +46,11 @@ def list_worlds(user: CurrentUser, db: ReadOnlyDb, page: PageParams) -> Page[Wor
 def create_world(new: NewWorld, request: Request, response: Response, user: CurrentUser, db: DbSession) -> World:
     """Begin a world at time 0."""
     world = store.create(db, new, user)
-    response.headers["Location"] = str(request.url_for("get_world", world_id=world.id).path)
+    response.headers["Location"] = str(request.url_for("game_world", world_id=world.id).path)
     return _answer(world, response)
 
 
-@router.get("/{world_id}")
+@router.get("/{world_id}", name="game_world")
 def get_world(world_id: PathId, response: Response, user: CurrentUser, db: ReadOnlyDb) -> World:
     """Return one of the caller's worlds."""
     return _answer(store.get_owned(db, world_id, user), response)
