@@ -6,6 +6,7 @@ own loggers and uvicorn's end in one handler on the root logger, which writes to
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -19,6 +20,8 @@ from pixsim7_backend.infrastructure.plugins._ownership import current_owner
 from pixsim7_backend.request_ids import current_request_id
 
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+#: Libraries that tell at INFO what interests their authors; with LOG_LEVEL=DEBUG they may.
+_CHATTY = ("alembic", "httpx", "httpcore", "aiosqlite", "asyncio")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "request_id", "plugin"}
 #: Control characters could forge lines or drive a terminal; a line break inside a message is shown as \n.
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -49,12 +52,12 @@ def configure_logging(log_format: LogFormat = LogFormat.AUTO, level: str = "INFO
     former_level = root.level
     root.addHandler(handler)
     root.setLevel(level)
-    reroute = _reroute_uvicorn()
+    undos = [*_reroute_uvicorn(), *(_quieten() if level != "DEBUG" else ())]
 
     def undo() -> None:
         root.removeHandler(handler)
         root.setLevel(former_level)
-        for put_back in reroute:
+        for put_back in undos:
             put_back()
 
     return undo
@@ -159,6 +162,14 @@ def _reroute_uvicorn() -> list[Callable[[], None]]:
         logger.handlers = []
         logger.propagate = True
     return undos
+
+
+def _quieten() -> Iterator[Callable[[], None]]:
+    """Let chatty libraries write warnings only; yield the undos."""
+    for name in _CHATTY:
+        logger = logging.getLogger(name)
+        yield functools.partial(logger.setLevel, logger.level)
+        logger.setLevel(logging.WARNING)
 
 
 def _restorer(logger: logging.Logger, handlers: list[logging.Handler], *, propagates: bool) -> Callable[[], None]:

@@ -89,7 +89,8 @@ def migrate(database: Database, record: PluginRecord, package_dir: Path) -> None
     """Bring a plugin's tables up to date before it is enabled; of several workers one does it, the others wait."""
     source = find_source(record.id, package_dir)
     if source is not None:
-        upgrade(database, [source])
+        for step in upgrade(database, [source]).applied:
+            logger.info("Migrated the tables of %s to %s", step.plugin_id, step.revision)
 
 
 def readiness_checks(settings: Settings, database: Database, manager: PluginManager) -> dict[str, ResourceCheck]:

@@ -121,3 +121,14 @@ def test_second_call_changes_nothing(capsys: Capture) -> None:
     outer()
     assert capsys.readouterr().err[9:] == "WARNING: once\n"
     assert not any(isinstance(handler, StderrHandler) for handler in logging.getLogger().handlers)
+
+
+def test_chatty_libraries_are_quiet(capsys: Capture) -> None:
+    """What libraries tell at INFO is left out, and their level is put back."""
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    undo = configure_logging(LogFormat.CONSOLE)
+    logging.getLogger("alembic.runtime").info("Context impl")
+    undo()
+    assert capsys.readouterr().err == ""
+    assert logger.level == before

@@ -18,10 +18,9 @@ async def ask(offered: str | None) -> tuple[str, str]:
         return current_request_id.get()
 
     app.add_middleware(RequestIds)
+    headers = {b"X-Request-ID": offered.encode("latin-1")} if offered is not None else {}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        response = await client.get(
-            "/", headers={"X-Request-ID": offered.encode("latin-1")} if offered is not None else {}
-        )
+        response = await client.get("/", headers=headers)
     return response.headers["x-request-id"], response.json()
 
 
