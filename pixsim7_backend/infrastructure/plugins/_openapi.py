@@ -89,14 +89,14 @@ def _build_fragment(app: FastAPI, mount: Mount) -> Fragment:
     components = document.get("components", {})
     prefix = qualifier(mount.plugin_id)
     schemas, names, shared = _qualified_names(components.get("schemas", {}), prefix)
-    ids: set[str] = set()
     for tree in (document["paths"], schemas):
-        _visit({"properties": tree}, lambda node: _qualify(node, names, ids))
+        _visit({"properties": tree}, lambda node: _qualify(node, names))
+    ids = _operation_ids(document["paths"])
     paths = {path: _dumps(item) for path, item in document["paths"].items()}
     members = _dumps(schemas)[1:-1]
     security = components.get("securitySchemes", {})
     digest = hashlib.blake2b(repr((list(paths.items()), members, security)).encode(), digest_size=16).digest()
-    return Fragment(prefix, paths, members, security, frozenset(ids), shared, digest)
+    return Fragment(prefix, paths, members, security, ids, shared, digest)
 
 
 def qualifier(plugin_id: str) -> str:
@@ -139,8 +139,14 @@ def _visit(node: Any, change: Callable[[Json], None]) -> None:
                 _visit(value, change)
 
 
-def _qualify(node: Json, names: Mapping[str, str], ids: set[str]) -> None:
-    """Qualify the references of one object, drop its repeated tags, note its operation id."""
+def _operation_ids(paths: Json) -> frozenset[str]:
+    """Return the ids of the path operations; callbacks of the app repeat theirs under each of them."""
+    operations = [operation for item in paths.values() for operation in item.values() if isinstance(operation, dict)]
+    return frozenset(operation["operationId"] for operation in operations if "operationId" in operation)
+
+
+def _qualify(node: Json, names: Mapping[str, str]) -> None:
+    """Qualify the references of one object and drop its repeated tags."""
     reference = node.get("$ref")
     if isinstance(reference, str):
         node["$ref"] = _qualified(reference, names)
@@ -148,10 +154,8 @@ def _qualify(node: Json, names: Mapping[str, str], ids: set[str]) -> None:
     if isinstance(discriminator, dict) and isinstance(discriminator.get("mapping"), dict):
         mapping = discriminator["mapping"]
         discriminator["mapping"] = {value: _qualified(target, names) for value, target in mapping.items()}
-    if isinstance(operation_id := node.get("operationId"), str):
-        ids.add(operation_id)
-        if tags := node.get("tags"):
-            node["tags"] = list(dict.fromkeys(tags))
+    if "operationId" in node and (tags := node.get("tags")):
+        node["tags"] = list(dict.fromkeys(tags))
 
 
 def _qualified(reference: str, names: Mapping[str, str]) -> str:
@@ -190,8 +194,7 @@ def join(host: Json, fragments: Iterable[Fragment]) -> Document:
     host_paths, components = head.pop("paths", {}), dict(head.pop("components", {}))
     security = dict(components.pop("securitySchemes", {}))
     host_schemas = components.pop("schemas", {})
-    ids: set[str] = set()
-    _visit({"properties": host_paths}, lambda node: ids.add(node.get("operationId", "")))
+    ids = set(_operation_ids(host_paths))
     paths = {path: _dumps(item) for path, item in host_paths.items()}
     schemas = [_dumps(host_schemas)[1:-1]] if host_schemas else []
     digest = hashlib.blake2b(_dumps(host), digest_size=16)

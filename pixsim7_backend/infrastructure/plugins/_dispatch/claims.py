@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
 
 from . import fastapi_internals
-from .fastapi_internals import ListedRoute
-from .paths import shape_of
+from .paths import ListedRoute, path_of, shape_of
 
 ANY_METHOD = "*"
 
@@ -45,9 +43,11 @@ def same_routes(one: Sequence[ListedRoute], other: Sequence[ListedRoute]) -> boo
     )
 
 
-def _public_path(context: Any) -> str | None:
-    path = None if isinstance(context.original_route, Host) else context.path
-    return path.rstrip("/") if path is not None and isinstance(context.original_route, Mount) else path
+def _public_path(context: RouteContext) -> str | None:
+    original, path = context.original_route, context.path
+    if path is None or path_of(original) is None:
+        return None
+    return path.rstrip("/") if isinstance(original, Mount) else path
 
 
 def iter_claims(listed: Iterable[ListedRoute]) -> Iterator[RouteClaim]:

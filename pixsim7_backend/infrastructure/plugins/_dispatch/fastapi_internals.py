@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from fastapi import routing
 from fastapi.routing import APIRoute, APIRouter
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .paths import route_path
+from .paths import ListedRoute, path_of, route_path
 
 _private: Any = routing  # for the names that the module only imports
 
@@ -85,17 +85,6 @@ def is_usable() -> bool:
 # --- looking at routers without building their routes ---------------------------------------------
 
 
-class ListedRoute(NamedTuple):
-    """A route as its author wrote it, and the full path under which it is served.
-
-    ``path`` is None where the path does not decide: hosts, unknown routes, routes that match in
-    their own way.
-    """
-
-    route: BaseRoute
-    path: str | None
-
-
 def iter_routes(route: BaseRoute, prefix: str = "") -> Iterator[ListedRoute]:
     """List what ``route`` serves; included routers are opened, nothing effective is built."""
     if not isinstance(route, routing._IncludedRouter):
@@ -137,18 +126,6 @@ def has_standard_matching(router: APIRouter) -> bool:
     """Tell whether FastAPI's own matching decides for ``router`` (a subclass may have its own)."""
     kind = type(router)
     return kind.matches is APIRouter.matches and kind.handle is APIRouter.handle
-
-
-_STANDARD_MATCHES = {kind.matches for kind in (APIRoute, routing.APIWebSocketRoute, Route, WebSocketRoute, Mount)}
-
-
-def path_of(route: BaseRoute, prefix: str = "") -> str | None:
-    """Return the full path that decides whether ``route`` matches, or None when no path does."""
-    path = getattr(route, "path", None)
-    if path is None or isinstance(route, Host) or type(route).matches not in _STANDARD_MATCHES:
-        return None
-    full = f"{prefix}{path}"
-    return full.rstrip("/") if isinstance(route, Mount) else full
 
 
 def watch(router: APIRouter, on_change: Callable[[], None]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
 PARAMETER = re.compile(r"{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?}")
@@ -57,3 +60,26 @@ def _above(prefix: str) -> Iterable[str]:
     while cut >= 0:
         yield prefix[:cut]
         cut = prefix.rfind("/", 0, cut)
+
+
+class ListedRoute(NamedTuple):
+    """A route as its author wrote it, and the full path under which it is served.
+
+    ``path`` is None where the path does not decide: hosts, unknown routes, routes that match in
+    their own way.
+    """
+
+    route: BaseRoute
+    path: str | None
+
+
+_STANDARD_MATCHES = {kind.matches for kind in (APIRoute, APIWebSocketRoute, Route, WebSocketRoute, Mount)}
+
+
+def path_of(route: BaseRoute, prefix: str = "") -> str | None:
+    """Return the full path that decides whether ``route`` matches, or None when no path does."""
+    path = getattr(route, "path", None)
+    if path is None or isinstance(route, Host) or type(route).matches not in _STANDARD_MATCHES:
+        return None
+    full = f"{prefix}{path}"
+    return full.rstrip("/") if isinstance(route, Mount) else full
