@@ -1,6 +1,6 @@
 """Input types that every database of ours can store: bounded, finite, without NUL and lone surrogates.
 
-PostgreSQL refuses NUL and lone surrogates in text and JSON and ids beyond a bigint; SQLite takes some of
+PostgreSQL refuses NUL and lone surrogates in text and JSON and ids beyond an integer; SQLite takes some of
 them and gives them back broken. A request model made of these types answers 422 instead.
 """
 
@@ -16,7 +16,9 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 __all__ = ["MAX_ID", "JsonObject", "PathId", "RowId", "Text", "find_json_problem", "json_object"]
 
-MAX_ID = 2**63 - 1
+MAX_ID = 2**31 - 1
+"""The largest value of an INTEGER column, which all ids and references are, in PostgreSQL."""
+
 _MAX_NUMBER = 2**63
 
 

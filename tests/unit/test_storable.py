@@ -45,7 +45,7 @@ def test_what_a_database_would_refuse_or_break_is_named(value: Any, problem: str
 
 
 @pytest.mark.parametrize("value", [0, -1, MAX_ID + 1, 10**30, "abc", None])
-def test_a_row_id_fits_a_bigint(value: Any) -> None:
+def test_a_row_id_fits_its_column(value: Any) -> None:
     """An id beyond the column's type is invalid input, not an error of the database."""
     with pytest.raises(ValidationError):
         TypeAdapter(RowId).validate_python(value)
