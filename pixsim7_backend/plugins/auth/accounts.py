@@ -77,7 +77,7 @@ def get_account(db: Session, user_id: int) -> UserAccount:
     return UserAccount.model_validate(_get(db, user_id))
 
 
-def accounts_matching(wanted: AccountFilter) -> Select[tuple[User]]:
+def accounts_matching(wanted: AccountFilter) -> Select[User]:
     """Return the statement for the accounts that a filter lets through, without order and limits."""
     statement = select(User)
     if wanted.role is not None:

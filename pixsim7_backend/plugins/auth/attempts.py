@@ -38,7 +38,7 @@ def count_attempt(db: Session, key: str, limit: LoginLimit, *, now: datetime) ->
 def take_back(db: Session, key: str) -> None:
     """Uncount one attempt: it succeeded. Earlier failures stay, or an own account would wash an address clean."""
     fewer = update(LoginAttempts).where(LoginAttempts.key == key, LoginAttempts.count > 0)
-    db.execute(fewer.values(count=LoginAttempts.count - 1))
+    db.execute(fewer.values(count=LoginAttempts.count - 1).execution_options(synchronize_session=False))
 
 
 def forget(db: Session, key: str) -> None:

@@ -78,7 +78,7 @@ def find_login(db: Session, claims: TokenClaims, *, now: datetime) -> Login | No
     return Login(UserIdentity(id=user_id, email=email, username=username, role=Role(role)), session_id)
 
 
-def live_sessions(user_id: int, *, now: datetime) -> Select[tuple[LoginSession]]:
+def live_sessions(user_id: int, *, now: datetime) -> Select[LoginSession]:
     """Return the statement for a user's valid logins, without order and limits."""
     return select(LoginSession).where(LoginSession.user_id == user_id, LoginSession.expires_at > now)
 

@@ -114,7 +114,8 @@ def _lock_unchanged(db: Session, attempt: _Attempt) -> User | None:
 def _open(auth: AuthRuntime, db: Session, user: User, client: Client) -> AccessToken:
     now, settings = auth.clock(), auth.settings
     # Logging in is not a change of the account: updated_at stays.
-    db.execute(update(User).where(User.id == user.id).values(last_login_at=now, updated_at=User.updated_at))
+    seen = update(User).where(User.id == user.id).values(last_login_at=now, updated_at=User.updated_at)
+    db.execute(seen.execution_options(synchronize_session=False))
     claims = login_sessions.open_session(db, user, client, now=now, lifetime=settings.token_lifetime)
     login_sessions.trim(db, user.id, now=now, most=settings.max_sessions)
     db.refresh(user)
