@@ -11,16 +11,13 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
-from pixsim7_backend import __version__
-
 from ._discovery import Discovery
 from ._dispatch import PluginMount, find_conflicts
 from ._generation import Generation
-from ._graph import make_plan
 from ._ownership import AppKey
 from ._plan import Candidate, Plan
+from ._planning import plan_here
 from ._reporter import Reporter
-from ._resources import check_resources
 from ._settings import PluginSettings
 from .errors import PluginError
 from .records import PluginRecord
@@ -102,15 +99,7 @@ class Inventory:
         return record
 
     def _make_plan(self, candidates: Iterable[Candidate]) -> Plan:
-        found = tuple(candidates)
-        wanted = [each.manifest for each in found if each.manifest and each.manifest.enabled]
-        needed = {name for name in ("db", "redis") if any(getattr(each, f"requires_{name}") for each in wanted)}
-        return make_plan(
-            found,
-            disabled=self._settings.disabled,
-            resource_problems=check_resources(needed, self._settings.resources),
-            host_version=__version__,
-        )
+        return plan_here(candidates, disabled=self._settings.disabled, resources=self._settings.resources)
 
     def _learn_manifests(self) -> None:
         """Import the trusted plugins whose manifest is not a literal, and plan again with what they say."""

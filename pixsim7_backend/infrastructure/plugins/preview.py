@@ -6,14 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pixsim7_backend import __version__
-
 from ._config import read_config
 from ._discovery import discover
-from ._graph import make_plan
 from ._plan import Plan
 from ._plan_text import render_graph, render_plan
-from ._resources import ResourceCheck, check_resources
+from ._planning import plan_here
+from ._resources import ResourceCheck
 from .types import normalize_plugin_id
 
 __all__ = ["Plan", "ResourceCheck", "preview", "render_graph", "render_plan"]
@@ -35,12 +33,5 @@ def preview(
         ConfigurationError: the environment or ``config.yaml`` has an unusable value.
     """
     config = read_config(os.environ, Path.cwd())
-    candidates = discover(directories).candidates
-    manifests = [each.manifest for each in candidates if each.manifest and each.manifest.enabled]
-    needed = {name for name in ("db", "redis") if any(getattr(each, f"requires_{name}") for each in manifests)}
-    return make_plan(
-        candidates,
-        disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
-        resource_problems=check_resources(needed, resources),
-        host_version=__version__,
-    )
+    off = config.disabled_plugins if disabled is None else map(normalize_plugin_id, disabled)
+    return plan_here(discover(directories).candidates, disabled=frozenset(off), resources=resources)
