@@ -29,15 +29,15 @@ _START_SECONDS = 30.0
 def postgresql_url() -> str:
     """Return the URL of a PostgreSQL server on which the user may create databases; skip when there is none.
 
-    ``TEST_POSTGRESQL_URL`` names another one than those looked for.
+    ``TEST_POSTGRES_URL`` names another one than those looked for.
     """
-    if chosen := os.environ.get("TEST_POSTGRESQL_URL"):
+    if chosen := os.environ.get("TEST_POSTGRES_URL"):
         return chosen
     local = "postgresql://postgres@127.0.0.1:5432/postgres"
     if _accepts_postgresql(local):
         return local
     started = _start_postgresql() or (_install("postgresql") and _start_postgresql())
-    return started or missing("PostgreSQL", "install it, or set TEST_POSTGRESQL_URL")
+    return started or missing("PostgreSQL", "install it, or set TEST_POSTGRES_URL")
 
 
 @functools.cache
