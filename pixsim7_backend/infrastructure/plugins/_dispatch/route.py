@@ -145,6 +145,9 @@ class PluginRoute(BaseRoute):
                 continue
         raise NoMatchFound(name, path_params)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.snapshot.mounts)})"
+
 
 class PublicPluginRoute(PluginRoute):
     """The variant that uses public names only.
