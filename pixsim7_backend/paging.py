@@ -11,7 +11,6 @@ meanwhile neither repeat nor hide others.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -149,12 +148,16 @@ class _Order:
     def decode(self, cursor: str) -> list[Any]:
         try:
             padded = cursor + "=" * (-len(cursor) % 4)
-            fingerprint, *values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            if fingerprint != self.fingerprint:
-                raise ValueError("of another list")
-            return [_from_json(value, column) for value, column in zip(values, self.columns, strict=True)]
-        except (ValueError, TypeError, RecursionError, binascii.Error):
+            values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            return self._checked(values)
+        except (ValueError, TypeError, RecursionError):
             raise _malformed(cursor) from None
+
+    def _checked(self, values: Any) -> list[Any]:
+        """Return the keys of a decoded cursor; raise ValueError when they are not of this order."""
+        if not isinstance(values, list) or len(values) != len(self.columns) + 1 or values[0] != self.fingerprint:
+            raise ValueError("of another list")
+        return [_from_json(value, column) for value, column in zip(values[1:], self.columns, strict=True)]
 
 
 def _split(clause: Any) -> tuple[ColumnElement[Any], bool]:

@@ -12,29 +12,45 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.asyncio import Redis as AsyncRedis
 
-__all__ = ["RedisNotConfiguredError", "check_redis", "close_redis", "get_async_redis", "get_redis"]
+__all__ = [
+    "RedisNotConfiguredError",
+    "check_redis",
+    "close_redis",
+    "configure_redis",
+    "get_redis",
+    "new_async_redis",
+    "redis_url",
+]
 
 EXAMPLE = "redis://127.0.0.1:6379/0"
 _CHECK_TIMEOUT = 3.0
-
-_mutex = threading.Lock()
-_client: Redis | None = None
 
 
 class RedisNotConfiguredError(Exception):
     """``REDIS_URL`` is not set, or is not a Redis URL."""
 
 
-def redis_url_from_environment() -> str:
-    """Return ``REDIS_URL``.
+class _Process:
+    """The client of this process, and the URL it was given where that is not from the environment."""
+
+    mutex = threading.Lock()
+    url: str | None = None
+    client: Redis | None = None
+
+
+def redis_url() -> str:
+    """Return the URL given to :func:`configure_redis`, or else ``REDIS_URL`` of the environment.
 
     Raises:
-        RedisNotConfiguredError: it is not set.
+        RedisNotConfiguredError: neither is there.
     """
-    url = os.environ.get("REDIS_URL", "").strip()
-    if not url:
-        raise RedisNotConfiguredError(f"set REDIS_URL, e.g. {EXAMPLE}")
-    return url
+    return _wanted(_Process.url or os.environ.get("REDIS_URL", ""))
+
+
+def configure_redis(url: str | None) -> None:
+    """Use this Redis in this process; None: ask the environment. The client so far is closed."""
+    close_redis()
+    _Process.url = url
 
 
 def get_redis() -> Redis:
@@ -43,14 +59,13 @@ def get_redis() -> Redis:
     Raises:
         RedisNotConfiguredError: ``REDIS_URL`` is not set or malformed.
     """
-    global _client
-    with _mutex:
-        if _client is None:
-            _client = _connect(redis_url_from_environment())
-        return _client
+    with _Process.mutex:
+        if _Process.client is None:
+            _Process.client = _connect(redis_url())
+        return _Process.client
 
 
-def get_async_redis() -> AsyncRedis:
+def new_async_redis() -> AsyncRedis:
     """Return a new async client; it belongs to the running event loop, and the caller closes it.
 
     Raises:
@@ -58,7 +73,7 @@ def get_async_redis() -> AsyncRedis:
     """
     from redis.asyncio import Redis as AsyncRedis
 
-    url = redis_url_from_environment()
+    url = redis_url()
     try:
         client: AsyncRedis = AsyncRedis.from_url(url)
     except ValueError:
@@ -68,17 +83,16 @@ def get_async_redis() -> AsyncRedis:
 
 def close_redis() -> None:
     """Close the process's client; the next :func:`get_redis` makes a new one."""
-    global _client
-    with _mutex:
-        client, _client = _client, None
+    with _Process.mutex:
+        client, _Process.client = _Process.client, None
     if client is not None:
         client.close()
 
 
-def check_redis() -> str | None:
-    """Return None when the configured Redis answers, else a sentence that names the setting."""
+def check_redis(url: str | None = None) -> str | None:
+    """Return None when Redis answers at ``url`` (None: the configured one), else a sentence with the setting."""
     try:
-        url = redis_url_from_environment()
+        url = redis_url() if url is None else _wanted(url)
         client = _connect(url, timeout=_CHECK_TIMEOUT)
     except RedisNotConfiguredError as error:
         return str(error)
@@ -91,6 +105,12 @@ def check_redis() -> str | None:
     finally:
         client.close()
     return None
+
+
+def _wanted(url: str) -> str:
+    if not url.strip():
+        raise RedisNotConfiguredError(f"set REDIS_URL, e.g. {EXAMPLE}")
+    return url.strip()
 
 
 def _connect(url: str, timeout: float | None = None) -> Redis:

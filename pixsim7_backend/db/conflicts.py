@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from sqlalchemy import inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -31,7 +32,11 @@ def lock_row(db: Session, model: type[Model], key: Any) -> Model | None:
     nothing left to lock.
     """
     db.flush()  # what is not stored yet would be lost when the row is read again
-    return db.get(model, key, with_for_update=True, populate_existing=True)
+    columns = inspect(model, raiseerr=True).primary_key
+    values = key if isinstance(key, tuple) else (key,)
+    matches = (column == value for column, value in zip(columns, values, strict=True))
+    statement = select(model).where(*matches).with_for_update()
+    return db.scalars(statement.execution_options(populate_existing=True)).one_or_none()
 
 
 async def lock_row_async(db: AsyncSession, model: type[Model], key: Any) -> Model | None:
@@ -52,9 +57,7 @@ def retry_on_conflict(db: Session, work: Callable[[], Result], *, attempts: int 
     for _ in range(attempts):
         try:
             with db.begin_nested():
-                result = work()
-                db.flush()
-            return result
+                return _flushed(db, work)
         except (StaleDataError, DBAPIError) as error:
             if not is_lost_race(error):
                 raise
@@ -70,15 +73,25 @@ async def retry_on_conflict_async(
     for _ in range(attempts):
         try:
             async with db.begin_nested():
-                result = await work()
-                await db.flush()
-            return result
+                return await _flushed_async(db, work)
         except (StaleDataError, DBAPIError) as error:
             if not is_lost_race(error):
                 raise
             last = error
             db.expire_all()
     raise ConflictError(attempts) from last
+
+
+def _flushed(db: Session, work: Callable[[], Result]) -> Result:
+    result = work()
+    db.flush()
+    return result
+
+
+async def _flushed_async(db: AsyncSession, work: Callable[[], Awaitable[Result]]) -> Result:
+    result = await work()
+    await db.flush()
+    return result
 
 
 def is_lost_race(error: BaseException) -> bool:

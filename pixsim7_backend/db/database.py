@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
 
 from . import postgres, sqlite
+from .admission import MAX_REQUESTS, Admission
 from .gate import WriteGate
 from .sessions import PlatformSession
 from .urls import parse_url, redact
@@ -41,6 +43,7 @@ class Database:
         self.pool_size = pool_size or (40 if self.is_sqlite else 20)
         self._mutex = threading.RLock()
         self._engines: dict[str, Engine | AsyncEngine] = {}
+        self.admission = Admission(min(MAX_REQUESTS, self.pool_size))
         self._gate = WriteGate()
         _databases.add(self)
 
@@ -117,20 +120,23 @@ class Database:
             yield session
 
     def ping(self) -> None:
-        """Ask the database for an answer on a connection of its own; raise what comes instead."""
-        engine = create_engine(self.url, poolclass=NullPool, connect_args=self._connect_args(timeout=3))
+        """Ask the database for an answer, within 3 seconds on a new connection; raise what comes instead."""
         if self.file:
             sqlite.create_file(self.file)
+        engine = create_engine(self.url, poolclass=NullPool, connect_args=self._connect_args(timeout=3))
         with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+            inspect(connection).has_table("any")
 
     def close(self) -> None:
-        """Close all connections of the blocking engines. The database can be used again afterwards."""
-        with self._mutex:
-            for name in [name for name, engine in self._engines.items() if isinstance(engine, Engine)]:
-                engine = self._engines.pop(name)
-                assert isinstance(engine, Engine)
-                engine.dispose()
+        """Close all connections; the database can be used again afterwards.
+
+        Raises:
+            RuntimeError: there are async ones and an event loop runs here; await :meth:`aclose`.
+        """
+        if any(isinstance(engine, AsyncEngine) for engine in self._engines.values()):
+            asyncio.run(self.aclose())
+        else:
+            self._dispose()
 
     async def aclose(self) -> None:
         """Close all connections, those of the async engines too."""
@@ -139,7 +145,14 @@ class Database:
             self._engines = {name: each for name, each in self._engines.items() if isinstance(each, Engine)}
         for engine in engines:
             await engine.dispose()
-        self.close()
+        await asyncio.to_thread(self._dispose)
+
+    def _dispose(self) -> None:
+        with self._mutex:
+            engines, self._engines = self._engines, {}
+        for engine in engines.values():
+            assert isinstance(engine, Engine)
+            engine.dispose()
 
     def _engine(self, role: str) -> Engine:
         engine = self._engines.get(role) or self._make(role)
@@ -193,7 +206,7 @@ class Database:
 
     def _forget_connections(self) -> None:
         """Leave the parent's connections to the parent, after a fork."""
-        self._gate = WriteGate()
+        self.admission, self._gate = Admission(self.admission.capacity), WriteGate()
         self._mutex = threading.RLock()
         engines, self._engines = self._engines, {}
         for engine in engines.values():

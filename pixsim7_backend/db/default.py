@@ -8,24 +8,26 @@ from .database import Database
 from .errors import DataLayerError
 from .urls import database_url_from_environment, redact
 
-_mutex = threading.Lock()
-_default: Database | None = None
+
+class _Process:
+    """What this process uses where no app says otherwise."""
+
+    mutex = threading.Lock()
+    database: Database | None = None
 
 
 def default_database() -> Database:
     """Return the process's database; the first call makes it from ``DATABASE_URL`` and ``DATA_DIR``."""
-    global _default
-    with _mutex:
-        if _default is None:
-            _default = Database(database_url_from_environment())
-        return _default
+    with _Process.mutex:
+        if _Process.database is None:
+            _Process.database = Database(database_url_from_environment())
+        return _Process.database
 
 
 def set_default_database(database: Database | None) -> None:
     """Use this database where an app has none in ``app.state.database``; None: ask the environment again."""
-    global _default
-    with _mutex:
-        _default = database
+    with _Process.mutex:
+        _Process.database = database
 
 
 def check_database() -> str | None:

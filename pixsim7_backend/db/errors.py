@@ -52,7 +52,7 @@ class ConflictError(DataLayerError):
 
 
 class CommitPointError(DataLayerError):
-    """This FastAPI does not tell when the endpoint is done, so committing before the answer is impossible."""
+    """The installed FastAPI does not tell when an endpoint is done, so nothing can be committed in time."""
 
     def __init__(self, fastapi_version: str) -> None:
         super().__init__(

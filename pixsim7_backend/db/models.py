@@ -14,6 +14,7 @@ here and foreign keys in the migration.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,8 +90,7 @@ def plugin_base(plugin_id: str) -> type[PluginBase]:
         "registry": own,
         "_sa_registry": own,
     }
-    base = type(PluginBase)(name, (PluginBase,), members)
-    assert issubclass(base, PluginBase)
+    base: type[PluginBase] = types.new_class(name, (PluginBase,), exec_body=lambda body: body.update(members))
     track_json_columns(base)
     _bases.add(base)
     return base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,23 @@ def create_file(file: Path) -> None:
     if file.exists() and file.stat().st_size > 0:
         return
     create_directory(file)
-    connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("PRAGMA user_version=0")
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while not _try_create(file):
+        if time.monotonic() > deadline:
+            raise DatabaseBusyError("the new SQLite file (another process makes it)", BUSY_TIMEOUT)
+        time.sleep(0.02)
+
+
+def _try_create(file: Path) -> bool:
+    """Switch the file to WAL, which takes it for itself alone: SQLite does not wait for others then."""
+    with closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return False
+            raise
+    return True
 
 
 def reading_url(url: URL) -> URL:
@@ -76,7 +86,7 @@ def configure_writer(engine: Engine, gate: WriteGate) -> None:
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: ConnectionPoolEntry) -> None:
-        _run(connection, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
+        _run(connection, "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -84,10 +94,10 @@ def configure_writer(engine: Engine, gate: WriteGate) -> None:
 
     @event.listens_for(engine, "checkin")
     def checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
-        if record.record_info.pop(_GATE, None):
+        if (record.record_info or {}).pop(_GATE, None):
             gate.release()
 
-    event.listen(engine, "handle_error", translate_value_error)
+    event.listen(engine, "handle_error", _translate_value_error)
 
 
 def configure_reader(engine: Engine) -> None:
@@ -103,7 +113,7 @@ def configure_reader(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN")
 
     event.listen(engine, "handle_error", _translate_refusal)
-    event.listen(engine, "handle_error", translate_value_error)
+    event.listen(engine, "handle_error", _translate_value_error)
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -185,12 +195,11 @@ def _authorize(action: int, first: str | None, second: str | None, _database: st
 def _translate_refusal(context: ExceptionContext) -> None:
     name = str(getattr(context.original_exception, "sqlite_errorname", ""))
     if name.startswith(("SQLITE_READONLY", "SQLITE_AUTH")):
-        raise ReadOnlySessionError("run a statement that is not only reading") from context.original_exception
+        raise ReadOnlySessionError("run a statement that does not only read") from context.original_exception
 
 
-def translate_value_error(context: ExceptionContext) -> None:
+def _translate_value_error(context: ExceptionContext) -> None:
     """Turn what the driver raises for values out of range into our own type."""
-    if isinstance(context.original_exception, (OverflowError, UnicodeEncodeError)):
-        raise UnstorableValueError(
-            "a value is out of the range that the database can keep"
-        ) from context.original_exception
+    cause = context.original_exception
+    if isinstance(cause, (OverflowError, UnicodeEncodeError)):
+        raise UnstorableValueError(f"a value cannot be stored: {cause}") from cause

@@ -9,12 +9,12 @@ or a change made through ``db.get(World, 1).meta["x"] = 1`` would vanish with th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import JSON, event
-from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import flag_modified, instance_state
 from sqlalchemy.types import TypeDecorator
 
@@ -34,19 +34,18 @@ def track_json_columns(base: type) -> None:
 
 def mark_changed_json(session: Session) -> None:
     """Flag every JSON column whose value is no longer what was loaded, so that the flush stores it."""
+    for row, key in list(_iter_changed(session)):
+        flag_modified(row, key)
+
+
+def _iter_changed(session: Session) -> Iterator[tuple[Any, str]]:
     for state in session.identity_map.all_states():
         snapshots = state.__dict__.get("info", {}).get(_SNAPSHOTS)
         row = state.obj() if snapshots else None
-        if row is None:
-            continue
-        for key, snapshot in snapshots.items():
-            if key in state.dict and key not in state.committed_state and _snapshot(state.dict[key]) != snapshot:
-                flag_modified(row, key)
-
-
-def release_rows(session: Session) -> None:
-    """Stop keeping the session's rows alive; called when its transaction ends."""
-    session.info.pop(_KEPT, None)
+        for key, snapshot in snapshots.items() if row is not None else ():
+            is_seen = key not in state.dict or key in state.committed_state
+            if not is_seen and _snapshot(state.dict[key]) != snapshot:
+                yield row, key
 
 
 def _on_load(row: Any, context: Any) -> None:
@@ -54,7 +53,7 @@ def _on_load(row: Any, context: Any) -> None:
 
 
 def _on_refresh(row: Any, context: Any, attributes: Iterable[str] | None) -> None:
-    _remember(row, attributes, context.session if context else None)  # an UPDATE refreshes without one
+    _remember(row, attributes, context.session if context else None)  # an ORM UPDATE refreshes without one
 
 
 def _on_stored(_mapper: Mapper[Any], _connection: Any, row: Any) -> None:
@@ -76,7 +75,7 @@ def _remember(row: Any, attributes: Iterable[str] | None, session: Session | Non
 def _keys_of(mapper: Mapper[Any]) -> tuple[str, ...]:
     keys = _json_keys.get(mapper)
     if keys is None:
-        keys = tuple(attr.key for attr in mapper.column_attrs if _is_json(attr.columns[0].type))
+        keys = tuple(attribute.key for attribute in mapper.column_attrs if _is_json(attribute.columns[0].type))
         _json_keys[mapper] = keys
     return keys
 
@@ -92,19 +91,23 @@ def _snapshot(value: Any) -> str | None:
     try:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError):
-        return f"unstorable {id(value)}"  # differs from every snapshot: the flush then says what is wrong
+        return f"unstorable {id(value)}"  # differs from every stored value: the flush then says what is wrong
 
 
 @event.listens_for(Session, "before_commit")
-def _before_commit(session: Session) -> None:
+def _on_commit(session: Session) -> None:
     mark_changed_json(session)
 
 
-@event.listens_for(Session, "after_commit")
-def _after_commit(session: Session) -> None:
-    release_rows(session)
+@event.listens_for(Session, "after_soft_rollback")
+def _on_rollback(session: Session, transaction: SessionTransaction) -> None:
+    """Undo what was changed in place inside a savepoint: its start flushed, so every difference is newer."""
+    if transaction.nested:
+        for row, _ in list(_iter_changed(session)):
+            session.expire(row)
 
 
-@event.listens_for(Session, "after_rollback")
-def _after_rollback(session: Session) -> None:
-    release_rows(session)
+@event.listens_for(Session, "after_transaction_end")
+def _on_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info.pop(_KEPT, None)

@@ -32,7 +32,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         in_utc = value.astimezone(UTC)
         return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Return the stored time in UTC."""
         if value is None:
             return None
@@ -52,11 +52,18 @@ class _JsonContainer(TypeDecorator[Any]):
         kind = JSONB if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=True))
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Return the value unchanged after checking that both databases can keep it."""
         if value is not None:
             check_storable(value, self.container)
         return value
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        """Tell whether both are the same JSON; 1, 1.0 and true are equal in Python only, and an assignment is kept."""
+        try:
+            return json.dumps(x) == json.dumps(y)
+        except (TypeError, ValueError, RecursionError):
+            return False
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
         """Compare paths inside the document as JSON does."""
