@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("current_node_id", sa.String(64), nullable=False),
         sa.Column("flags", _JSON, nullable=False),
         sa.Column("relationships", _JSON, nullable=False),
-        sa.Column("world_time", sa.Float(53), nullable=False),
+        sa.Column("world_time", sa.Double(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
