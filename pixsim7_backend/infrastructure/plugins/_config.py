@@ -83,8 +83,8 @@ def _split_assignments(text: str) -> tuple[dict[str, str], str]:
     """Take the ``KEY=value`` lines out of the text; the rest keeps its line numbers."""
     assignments: dict[str, str] = {}
     rest = []
-    for line in text.splitlines():
-        match = _ASSIGNMENT.fullmatch(line)
+    for line in text.split("\n"):
+        match = _ASSIGNMENT.fullmatch(line.rstrip("\r"))
         if match:
             assignments[_key(match["key"])] = _COMMENT.sub("", match["value"]).strip().strip("\"'")
         rest.append("" if match else line)

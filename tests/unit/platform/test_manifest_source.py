@@ -69,8 +69,10 @@ def refusal(text: str | bytes) -> InvalidManifestError:
         "from pixsim7_backend.infrastructure.plugins import types\n" + f"manifest = types.PluginManifest({FIELDS})",
         "from pixsim7_backend.infrastructure import plugins as p\n" + f"manifest = p.types.PluginManifest({FIELDS})",
         "import pixsim7_backend.infrastructure.plugins.types as t\n" + f"manifest = t.PluginManifest({FIELDS})",
-        "import pixsim7_backend.db\nimport pixsim7_backend.infrastructure.plugins.types\n"
-        f"manifest = pixsim7_backend.infrastructure.plugins.types.PluginManifest({FIELDS})",
+        (
+            "import pixsim7_backend.db\nimport pixsim7_backend.infrastructure.plugins.types\n"
+            f"manifest = pixsim7_backend.infrastructure.plugins.types.PluginManifest({FIELDS})"
+        ),
         "from pixsim7_backend.infrastructure.plugins.types import *\n" + f"manifest = PluginManifest({FIELDS})",
         "\ufeff" + IMPORT + f"manifest = PluginManifest({FIELDS})",
         IMPORT + f"def check(manifest):\n    manifest = None\n\nmanifest = PluginManifest({FIELDS})",
