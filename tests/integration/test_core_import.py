@@ -21,7 +21,8 @@ class Guard(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in ALLOWED and not top.startswith("_") and top not in sys.stdlib_module_names and "." not in name:
+        is_known = top in ALLOWED or top in sys.stdlib_module_names or top.startswith("_")
+        if not is_known and PathFinder.find_spec(top) is not None:
             blocked.append(top)
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
         return None
@@ -30,7 +31,6 @@ blocked = []
 sys.meta_path.insert(0, Guard)
 import pixsim7_backend.infrastructure.plugins
 import pixsim7_backend.infrastructure.plugins.preview
-import pixsim7_backend.infrastructure.plugins.testing
 from fastapi import FastAPI
 app = FastAPI()
 manager = pixsim7_backend.infrastructure.plugins.init_plugin_manager(app, sys.argv[1])
