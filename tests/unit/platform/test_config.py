@@ -101,7 +101,7 @@ def test_another_file_by_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("a: 1\nb: [1,\n", 2, "is not valid YAML: "),
+        ("a: 1\nb: [1,\n", 3, "is not valid YAML: "),
         ("a: 1\n\tb: 2\n", 2, "is not valid YAML: "),
         ("a: 1\nb: !!python/object:os.system x\n", 2, "is not valid YAML: could not determine a constructor"),
         ("a: 2024-99-99\n", None, "is not valid YAML: month must be in 1..12"),
