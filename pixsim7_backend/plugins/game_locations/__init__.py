@@ -5,7 +5,7 @@ from pixsim7_backend.plugins.game_scenes import check_assets
 from .manifest import manifest, router
 from .models import GameLocation
 from .schemas import Hotspot, LocationDetail, LocationSummary
-from .store import OCCUPANTS_PORT, Occupants, missing_locations, get, require_locations
+from .store import OCCUPANTS_PORT, Occupants, get, missing_locations, require_locations
 
 get_location = get
 

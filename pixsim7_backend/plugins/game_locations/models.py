@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
+from sqlalchemy import ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from pixsim7_backend.db.models import RowVersion, Timestamps, plugin_base
@@ -22,7 +22,7 @@ class GameLocation(Timestamps, RowVersion, Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     x: Mapped[float]
     y: Mapped[float]
-    asset_id: Mapped[int | None] = mapped_column(BigInteger)
+    asset_id: Mapped[int | None]
     default_spawn: Mapped[str | None] = mapped_column(String(200))
     meta: Mapped[dict[str, Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pixsim7_backend.db.models import JsonDict, Timestamps, plugin_base
@@ -35,7 +35,7 @@ class NpcExpression(Base):
     npc_id: Mapped[int] = mapped_column(ForeignKey("game_npcs.id", ondelete="CASCADE"))
     position: Mapped[int]
     state: Mapped[str] = mapped_column(String(200))
-    asset_id: Mapped[int] = mapped_column(BigInteger)
+    asset_id: Mapped[int]
     crop: Mapped[dict[str, Any] | None] = mapped_column(JsonDict)
     meta: Mapped[dict[str, Any]]
 

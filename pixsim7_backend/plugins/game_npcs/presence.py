@@ -57,7 +57,7 @@ class _Question:
     def homes(self, db: Session) -> Mapping[int, int | None]:
         """The candidates in order, with their homes."""
         rows = db.execute(select(GameNpc.id, GameNpc.home_location_id).where(self._is_candidate()).order_by(GameNpc.id))
-        return dict(rows.tuples().all())
+        return {npc_id: home for npc_id, home in rows}  # noqa: C416  # rows are no pairs to dict()
 
     def schedules(self, db: Session) -> Mapping[int, Sequence[ScheduleEntry]]:
         """What may be active of the candidates' weeks: today's stays, and yesterday's that may run overnight."""
@@ -74,7 +74,7 @@ class _Question:
             .order_by(NpcStay.npc_id, NpcStay.position)
         )
         schedules: defaultdict[int, list[ScheduleEntry]] = defaultdict(list)
-        for npc_id, *entry in rows.tuples():
+        for npc_id, *entry in rows:
             schedules[npc_id].append(ScheduleEntry(*entry))
         return schedules
 
@@ -85,7 +85,7 @@ class _Question:
                 NpcStateRow.npc_id.in_(self._candidates()), in_world(self.world_id)
             )
         )
-        return defaultdict(StoredState, {npc_id: StoredState(*stored) for npc_id, *stored in rows.tuples()})
+        return defaultdict(StoredState, {npc_id: StoredState(*stored) for npc_id, *stored in rows})
 
     def _candidates(self) -> Select[int]:
         return select(GameNpc.id).where(self._is_candidate())
