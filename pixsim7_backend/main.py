@@ -15,6 +15,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from pixsim7_backend import __version__, health
+from pixsim7_backend.curl_json import CurlJson
 from pixsim7_backend.db import Database, check_database, set_default_database
 from pixsim7_backend.db.migrations import find_source, upgrade
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, init_plugin_manager
@@ -38,11 +39,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         responses=PROBLEM_RESPONSES,
-        strict_content_type=False,  # the guide's curl sends no JSON content type; safe, since no cookie authenticates
+        strict_content_type=False,  # safe, since no cookie authenticates; see CurlJson
     )
     app.state.settings = settings
     app.include_router(health.router)
     install_problem_handlers(app)
+    app.add_middleware(CurlJson)
     app.add_middleware(RequestIds)
     return app
 
