@@ -37,7 +37,7 @@ _READING = frozenset(
 _READING_PRAGMAS = frozenset(
     {
         "collation_list", "compile_options", "database_list", "foreign_key_list", "function_list", "index_info",
-        "index_list", "index_xinfo", "table_info", "table_list", "table_xinfo",
+        "index_list", "index_xinfo", "read_uncommitted", "table_info", "table_list", "table_xinfo",
     }
 )  # fmt: skip
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -193,9 +193,10 @@ def _authorize(action: int, first: str | None, second: str | None, _database: st
 
 
 def _translate_refusal(context: ExceptionContext) -> None:
-    name = str(getattr(context.original_exception, "sqlite_errorname", ""))
-    if name.startswith(("SQLITE_READONLY", "SQLITE_AUTH")):
-        raise ReadOnlySessionError("run a statement that does not only read") from context.original_exception
+    error = context.original_exception
+    name = str(getattr(error, "sqlite_errorname", ""))
+    if name.startswith(("SQLITE_READONLY", "SQLITE_AUTH")) or str(error).startswith("not authorized"):
+        raise ReadOnlySessionError("run a statement that does not only read") from error
 
 
 def _translate_value_error(context: ExceptionContext) -> None:

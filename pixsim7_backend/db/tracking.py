@@ -43,8 +43,8 @@ def _iter_changed(session: Session) -> Iterator[tuple[Any, str]]:
         snapshots = state.__dict__.get("info", {}).get(_SNAPSHOTS)
         row = state.obj() if snapshots else None
         for key, snapshot in snapshots.items() if row is not None else ():
-            is_seen = key not in state.dict or key in state.committed_state
-            if not is_seen and _snapshot(state.dict[key]) != snapshot:
+            # An assignment proves nothing: after `row.meta = row.meta` SQLAlchemy compares the value with itself.
+            if key in state.dict and _snapshot(state.dict[key]) != snapshot:
                 yield row, key
 
 

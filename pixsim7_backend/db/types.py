@@ -61,7 +61,7 @@ class _JsonContainer(TypeDecorator[Any]):
     def compare_values(self, x: Any, y: Any) -> bool:
         """Tell whether both are the same JSON; 1, 1.0 and true are equal in Python only, and an assignment is kept."""
         try:
-            return json.dumps(x) == json.dumps(y)
+            return json.dumps(x, sort_keys=True) == json.dumps(y, sort_keys=True)
         except (TypeError, ValueError, RecursionError):
             return False
 
