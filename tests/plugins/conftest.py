@@ -240,6 +240,7 @@ def live_server(backend_settings: Settings, live_workers: int) -> Iterator[tuple
     """The URL of a real server in another process, and the file with what it prints."""
     log = backend_settings.data_dir / "server.log"
     with socket.socket() as listener, log.open("w") as output:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; a server given --fd does not set it
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         command = ["-m", "uvicorn", "pixsim7_backend.main:app", "--fd", str(listener.fileno()), "--no-access-log"]
