@@ -18,7 +18,7 @@ from pixsim7_backend.plugins.game_scenes import PlayGraph
 from pixsim7_backend.problems import NotFound, UnprocessableContent
 
 from .models import GameSession, SessionEvent
-from .state import SessionState, find_problems, list_paths, merge_diff
+from .state import SessionState, find_problems, list_paths, merge_diff, plain
 
 __all__ = ["WorldsPort", "begin", "change", "get_locked", "get_owned", "last_taken", "store"]
 
@@ -125,7 +125,7 @@ def store(
         flag_modified(session, name)  # {"a": 1} equals {"a": True} in Python, and would not be written
     db.flush()
     _record(db, session, kind=kind, detail=detail or {}, edge_id=edge_id, changes=changes, at=at)
-    plugin_hooks.emit_after_commit(db, PluginEvents.SESSION_UPDATED, session.id, changes)
+    plugin_hooks.emit_after_commit(db, PluginEvents.SESSION_UPDATED, session.id, plain(changes))
     return changes
 
 
