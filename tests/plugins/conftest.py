@@ -128,17 +128,13 @@ def backend_environment() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def migrated_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a PostgreSQL database with all tables, to be copied."""
-    with fresh_database("postgresql", tmp_path_factory.mktemp("template")) as url:
-        database = Database(url)
-        plan = preview([PLUGINS_DIR], disabled=(), resources={"db": lambda: None, "redis": lambda: None})
-        folders = [plan.candidates[each].source.path for each in plan.order]
-        sources = [find_source(each, folder) for each, folder in zip(plan.order, folders, strict=True)]
-        upgrade(database, [source for source in sources if source is not None])
-        database.close()
-        yield url.rpartition("/")[2]
+def make_tables(url: str) -> None:
+    """Upgrade an empty database to the tables of all first-party plugins."""
+    database = Database(url)
+    plan = preview([PLUGINS_DIR], disabled=(), resources={"db": lambda: None, "redis": lambda: None})
+    found = (find_source(each, plan.candidates[each].source.path) for each in plan.order)
+    upgrade(database, [source for source in found if source is not None])
+    database.close()
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -149,21 +145,14 @@ def backend_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def backend_settings(
-    backend_kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Settings]:
+def backend_settings(backend_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a backend with a data directory and a database of its own; a module may override this fixture."""
     directory = tmp_path_factory.mktemp("backend")
     with contextlib.ExitStack() as stack:
         url = ""  # the embedded default, which the backend migrates itself
         if backend_kind == "postgresql":
-            template = request.getfixturevalue("migrated_template")
-            url = stack.enter_context(fresh_database(backend_kind, directory, template))
-        yield Settings(
-            data_dir=directory,
-            database_url=SecretStr(url),
-            plugins_dir=str(PLUGINS_DIR),
-        )
+            url = stack.enter_context(fresh_database(backend_kind, directory, make_tables))
+        yield Settings(data_dir=directory, database_url=SecretStr(url), plugins_dir=str(PLUGINS_DIR))
 
 
 @pytest.fixture(scope="module")

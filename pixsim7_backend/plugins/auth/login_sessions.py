@@ -67,12 +67,11 @@ def find_login(db: Session, claims: TokenClaims, *, now: datetime) -> Login | No
         .join(User, User.id == LoginSession.user_id)
         .where(
             LoginSession.token_id == claims.token_id,
-            LoginSession.user_id == claims.user_id,
             LoginSession.expires_at > now,
             User.is_active.is_(True),
         )
     ).one_or_none()
-    if row is None:
+    if row is None or row[1] != claims.user_id:
         return None
     session_id, user_id, email, username, role = row
     return Login(UserIdentity(id=user_id, email=email, username=username, role=Role(role)), session_id)

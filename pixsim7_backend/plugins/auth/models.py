@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pixsim7_backend.db.models import Timestamps, UtcDateTime, plugin_base
@@ -12,9 +12,6 @@ from pixsim7_backend.db.models import Timestamps, UtcDateTime, plugin_base
 from .rules import Role
 
 Base = plugin_base("auth")
-
-#: 64 bits in both databases, so that no id in a path is out of range.
-_Id = BigInteger().with_variant(Integer, "sqlite")
 
 
 class User(Timestamps, Base):
@@ -24,7 +21,7 @@ class User(Timestamps, Base):
     community_read = frozenset({"id", "username", "display_name"})
     """What confined plugins may see: what other players see anyway. Nothing here may be written by them."""
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(String(254))
     email_key: Mapped[str] = mapped_column(String(1000), unique=True)
     username: Mapped[str] = mapped_column(String(50))
@@ -45,8 +42,8 @@ class LoginSession(Base):
     __tablename__ = "auth_sessions"
     __table_args__ = (Index("ix_auth_sessions_user_id_id", "user_id", "id"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    user_id: Mapped[int] = mapped_column(_Id, ForeignKey("users.id", ondelete="CASCADE"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     token_id: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

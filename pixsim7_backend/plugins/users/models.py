@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pixsim7_backend.db.models import JsonDict, Timestamps, plugin_base
 
 Base = plugin_base("users")
-
-_Id = BigInteger().with_variant(Integer, "sqlite")
 
 
 class UserQuotas(Timestamps, Base):
@@ -20,7 +18,7 @@ class UserQuotas(Timestamps, Base):
 
     __tablename__ = "user_quotas"
 
-    user_id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     daily_jobs: Mapped[int | None] = mapped_column(BigInteger)
     concurrent_jobs: Mapped[int | None] = mapped_column(BigInteger)
     assets: Mapped[int | None] = mapped_column(BigInteger)
@@ -32,7 +30,7 @@ class UserUsage(Timestamps, Base):
 
     __tablename__ = "user_usage"
 
-    user_id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     day: Mapped[date]
     jobs_today: Mapped[int] = mapped_column(BigInteger, default=0)
     assets_today: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -47,5 +45,5 @@ class UserPreferences(Timestamps, Base):
 
     __tablename__ = "user_preferences"
 
-    user_id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     preferences: Mapped[dict[str, Any]] = mapped_column(JsonDict)

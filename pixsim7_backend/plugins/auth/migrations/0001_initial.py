@@ -11,13 +11,12 @@ branch_labels = None
 depends_on = None
 
 TIME = sa.DateTime(timezone=True)
-ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
     op.create_table(
         "users",
-        sa.Column("id", ID, nullable=False),
+        sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("email", sa.String(254), nullable=False),
         sa.Column("email_key", sa.String(1000), nullable=False),
         sa.Column("username", sa.String(50), nullable=False),
@@ -36,8 +35,8 @@ def upgrade() -> None:
     op.create_index("ix_users_role", "users", ["role"])
     op.create_table(
         "auth_sessions",
-        sa.Column("id", ID, nullable=False),
-        sa.Column("user_id", ID, nullable=False),
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
         sa.Column("token_id", sa.String(64), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("expires_at", TIME, nullable=False),

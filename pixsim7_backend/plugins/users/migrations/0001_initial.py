@@ -12,7 +12,6 @@ branch_labels = None
 depends_on = None
 
 TIME = sa.DateTime(timezone=True)
-ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 AMOUNTS = ("jobs", "assets", "storage_bytes")
 
@@ -20,7 +19,7 @@ AMOUNTS = ("jobs", "assets", "storage_bytes")
 def _create(table: str, *columns: sa.Column[object]) -> None:
     op.create_table(
         table,
-        sa.Column("user_id", ID, nullable=False, autoincrement=False),
+        sa.Column("user_id", sa.Integer(), nullable=False, autoincrement=False),
         *columns,
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("updated_at", TIME, nullable=False),
