@@ -12,8 +12,10 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security.base import SecurityBase
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -198,9 +200,26 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_input(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if _lacks_login(request):
+        return await _on_http_error(request, Unauthorized())
     errors = [_as_member(each) for each in error.errors()]
     where = ", ".join(f"{each['in']} {each['pointer']}" for each in errors[:3])
     return problem_response(request, 422, f"the request is not valid: {where}", members={"errors": errors})
+
+
+def _lacks_login(request: Request) -> bool:
+    """Tell whether the endpoint has a security scheme and the request no ``Authorization``.
+
+    FastAPI reads a JSON body before the dependencies run: a stranger's broken body would be answered
+    before it is said that a login is needed.
+    """
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    return dependant is not None and "authorization" not in request.headers and _asks_for_login(dependant)
+
+
+def _asks_for_login(dependant: Dependant) -> bool:
+    call: object = dependant.call
+    return isinstance(call, SecurityBase) or any(map(_asks_for_login, dependant.dependencies))
 
 
 def _as_member(error: Mapping[str, Any]) -> dict[str, str]:

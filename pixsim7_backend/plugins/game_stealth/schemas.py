@@ -19,11 +19,11 @@ Chance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class PickpocketAttempt(BaseModel):
     """A try to take what an NPC carries in a slot."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     session_id: RowId
     npc_id: RowId
-    slot_id: Annotated[Text, Field(min_length=1, max_length=100, coerce_numbers_to_str=True)]
+    slot_id: Annotated[Text, Field(min_length=1, max_length=100)]
     base_success_chance: Chance
     detection_chance: Chance
     """Before the NPC's suspicion is added."""
