@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from ._after_commit import AfterCommit
-from ._ownership import Entry, Owner, Running, current_app, running
+from ._ownership import AppKey, Entry, Owner, Running, current_app, running
 
 logger = logging.getLogger("pixsim7.plugins")
 
@@ -71,7 +71,7 @@ class Subscription:
 
     __slots__ = ("_bus", "app", "event", "handler", "is_active", "is_async", "owner", "running")
 
-    def __init__(self, bus: HookBus, event: str, handler: Handler, owner: Owner | None, app: object | None) -> None:
+    def __init__(self, bus: HookBus, event: str, handler: Handler, owner: Owner | None, app: AppKey | None) -> None:
         self._bus = bus
         self.event = event
         self.handler = handler
@@ -101,7 +101,7 @@ class HookBus:
     def __init__(self, handler_timeout: float = 10.0) -> None:
         self.handler_timeout = handler_timeout
         self._subscriptions: dict[str, tuple[Subscription, ...]] = {}
-        self._audiences: dict[tuple[str, object | None], tuple[_Listener, ...]] = {}
+        self._audiences: dict[tuple[str, AppKey | None], tuple[_Listener, ...]] = {}
         self._watchdog = _Watchdog(self)
         self._after_commit = AfterCommit(self.emit)
         self._lock = threading.Lock()
@@ -181,7 +181,7 @@ class HookBus:
             become(before)
         return Outcome(results, failures)
 
-    def _audience(self, event: str, app: object | None) -> tuple[_Listener, ...]:
+    def _audience(self, event: str, app: AppKey | None) -> tuple[_Listener, ...]:
         """Return who hears ``event`` when it is emitted by ``app``; remembered until the next change."""
         audience = self._audiences.get((event, app))
         if audience is None:
@@ -301,7 +301,8 @@ def _find_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return getattr(current_app(), "loop", None)
+        app = current_app()
+        return app.loop if app else None
 
 
 def describe_handler(handler: Handler) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from ._ledger import Ledger
 
@@ -25,10 +26,14 @@ class Entry(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class AppKey:
-    """Stands for one app wherever things are told apart by app; ``loop`` is the one it serves on."""
+    """Stands for one app wherever things are told apart by app.
+
+    ``loop`` is the one it serves on; ``ports`` is what its plugins provide to one another, each with its provider.
+    """
 
     name: str = "app"
     loop: asyncio.AbstractEventLoop | None = None
+    ports: dict[str, tuple[Owner | None, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +44,7 @@ class Owner:
     ``ledger`` takes everything that its code registers.
     """
 
-    app: object
+    app: AppKey
     plugin: str
     generation: int
     package: str
@@ -54,7 +59,7 @@ class Running:
     Entry points build theirs once and only store it: ``token = running.set(it) … running.reset(token)``.
     """
 
-    app: object | None
+    app: AppKey | None
     owner: Owner | None
     entry: Entry
 
@@ -68,7 +73,7 @@ def current_owner() -> Owner | None:
     return now.owner if now else None
 
 
-def current_app() -> object | None:
+def current_app() -> AppKey | None:
     """Return the key of the app whose code runs, None outside every app."""
     now = running.get()
     return now.app if now else None
@@ -85,7 +90,7 @@ def running_as(owner: Owner, entry: Entry) -> Iterator[None]:
 
 
 @contextmanager
-def running_as_host(app: object | None = None) -> Iterator[None]:
+def running_as_host(app: AppKey | None = None) -> Iterator[None]:
     """Clear the owner, for the host's own work and for what several plugins share (a client, a pool)."""
     token = running.set(Running(app if app is not None else current_app(), None, Entry.HOST))
     try:

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._ownership import Owner, current_app, current_owner
+from ._ownership import AppKey, Owner, current_app, current_owner
 from .errors import PortTakenError
 
 __all__ = ["find", "get", "provide"]
 
-_Key = tuple[object, str]
-_provided: dict[_Key, tuple[Owner | None, Any]] = {}
+#: Host code that runs outside every app provides here, for all apps.
+_everywhere = AppKey("everywhere")
 _lock = threading.Lock()
 
 
@@ -29,19 +29,19 @@ def provide(name: str, implementation: Any) -> Callable[[], None]:
         PortTakenError: another plugin provides this port already.
     """
     owner = current_owner()
-    key = (current_app(), name)
+    ports = (current_app() or _everywhere).ports
     entry = (owner, implementation)
     with _lock:
-        taken = _provided.get(key)
+        taken = ports.get(name)
         if taken is not None and not _same_plugin(taken[0], owner):
             by = f"plugin {taken[0].plugin!r}" if taken[0] else "the host"
             raise PortTakenError(plugin=owner.plugin if owner else "", port=name, owner=by)
-        _provided[key] = entry
+        ports[name] = entry
 
     def withdraw() -> None:
         with _lock:
-            if _provided.get(key) is entry:
-                del _provided[key]
+            if ports.get(name) is entry:
+                del ports[name]
 
     if owner is not None:
         owner.ledger.add("port", name, withdraw)
@@ -54,8 +54,8 @@ def _same_plugin(one: Owner | None, other: Owner | None) -> bool:
 
 def find(name: str) -> Any | None:
     """Return what is provided under ``name`` in the running app, or by the host outside any; else None."""
-    app = current_app()
-    entry = _provided.get((app, name)) or _provided.get((None, name))
+    app = current_app() or _everywhere
+    entry = app.ports.get(name) or _everywhere.ports.get(name)
     return entry[1] if entry else None
 
 

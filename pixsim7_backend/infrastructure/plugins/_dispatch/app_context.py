@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._ownership import Entry, Running, running
+from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Running, running
 
 
 class AppContext:
@@ -15,7 +15,7 @@ class AppContext:
 
     __slots__ = ("app", "host")
 
-    def __init__(self, app: ASGIApp, app_key: object) -> None:
+    def __init__(self, app: ASGIApp, app_key: AppKey | None) -> None:
         self.app = app
         self.host = Running(app_key, None, Entry.HOST)
 
@@ -27,7 +27,7 @@ class AppContext:
             running.reset(token)
 
 
-def enter_app(app: FastAPI, app_key: object) -> None:
+def enter_app(app: FastAPI, app_key: AppKey | None) -> None:
     """Mark everything that the router of ``app`` runs as code of the app ``app_key``."""
     _set_stack(app, AppContext(app.router.middleware_stack, app_key))
 

@@ -10,6 +10,8 @@ from fastapi import APIRouter, FastAPI, routing
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+
 from .mount import PluginMount
 from .paths import route_path
 from .route import PluginRoute
@@ -21,7 +23,7 @@ class FastPluginRoute(PluginRoute, routing._IncludedRouter):
 
     __hash__ = object.__hash__
 
-    def __init__(self, app: FastAPI, app_key: object) -> None:
+    def __init__(self, app: FastAPI, app_key: AppKey | None) -> None:
         anchor = APIRouter()
         routing._IncludedRouter.__init__(
             self, original_router=anchor, include_context=routing._RouterIncludeContext(included_router=anchor)

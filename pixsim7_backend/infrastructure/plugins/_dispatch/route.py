@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from pixsim7_backend.infrastructure.plugins._openapi import OpenApi
+from pixsim7_backend.infrastructure.plugins._ownership import AppKey
 
 from . import fastapi_internals
 from .app_context import enter_app, leave_app
@@ -30,7 +31,7 @@ class PluginRoute(BaseRoute):
     was matched to, so that a plugin that is replaced meanwhile still answers it.
     """
 
-    def __init__(self, app: FastAPI, app_key: object) -> None:
+    def __init__(self, app: FastAPI, app_key: AppKey | None) -> None:
         self.app = app
         self.snapshot = Snapshot()
         self._lock = threading.Lock()
@@ -39,7 +40,7 @@ class PluginRoute(BaseRoute):
         self._openapi = OpenApi(app, self)
 
     @classmethod
-    def install(cls, app: FastAPI, app_key: object = None) -> PluginRoute:
+    def install(cls, app: FastAPI, app_key: AppKey | None = None) -> PluginRoute:
         """Put the route into ``app`` and return it; an app that has one keeps it.
 
         ``app_key`` (``Owner.app`` of this app's plugins) is then ``current_app()`` in every request.
@@ -65,13 +66,12 @@ class PluginRoute(BaseRoute):
         with self._lock:
             before = self.snapshot
             after = before.with_mounts(mounts)
-            for mount in after.order:
+            for mount in after.order.keys() - before.order.keys():
                 mount.on_change = self._mount_changed
             self._stand()
             self._store(after)
-        for mount in before.order:
-            if mount not in after.order:
-                mount.on_change = None
+        for mount in before.order.keys() - after.order.keys():
+            mount.on_change = None
 
     def uninstall(self) -> None:
         """Take the route and everything it set out of the app."""
@@ -157,17 +157,16 @@ class PublicPluginRoute(PluginRoute):
     plugins that have middleware or exception handlers are left out, since nothing would wrap them.
     """
 
-    def __init__(self, app: FastAPI, app_key: object) -> None:
-        self._listing = _include(app, _ListingRouter())
+    def __init__(self, app: FastAPI, app_key: AppKey | None) -> None:
+        self._listing = _include(app, [])
         super().__init__(app, app_key)
 
     def _ours(self) -> list[BaseRoute]:
         return [self, self._listing]
 
     def _store(self, snapshot: Snapshot) -> None:
-        listing = _ListingRouter()
-        listing.routes = [route for mount in snapshot.order if not mount.has_stack for route in mount.routes]
-        before, self._listing = self._listing, _include(self.app, listing)
+        listed = [route for mount in snapshot.order if not mount.has_stack for route in mount.routes]
+        before, self._listing = self._listing, _include(self.app, listed)
         routes = self.app.router.routes
         for index, route in enumerate(routes):
             if route is before:
@@ -183,9 +182,10 @@ class _ListingRouter(APIRouter):
         return _NO_MATCH
 
 
-def _include(app: FastAPI, router: APIRouter) -> BaseRoute:
-    holder = APIRouter(dependency_overrides_provider=app)
-    holder.include_router(router)
+def _include(app: FastAPI, routes: list[BaseRoute]) -> BaseRoute:
+    holder, listing = APIRouter(dependency_overrides_provider=app), _ListingRouter()
+    holder.include_router(listing)
+    listing.routes = routes  # only now: including looks at every route
     return holder.routes[0]
 
 

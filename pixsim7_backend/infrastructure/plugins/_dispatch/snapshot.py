@@ -16,7 +16,7 @@ class Snapshot:
 
     mounts: Mapping[str, PluginMount] = field(default_factory=dict)
     index: Index = field(default_factory=dict)
-    order: Mapping[PluginMount, int] = field(default_factory=dict)
+    order: dict[PluginMount, int] = field(default_factory=dict)
     depth: int = 0
     """The largest number of slashes in an indexed prefix: how often to look."""
     always: tuple[PluginMount, ...] | None = None
@@ -44,19 +44,17 @@ class Snapshot:
     def with_mounts(self, mounts: Mapping[str, PluginMount]) -> Snapshot:
         """Return the snapshot of ``mounts``, reusing what did not change."""
         new = dict(mounts)
-        order = {mount: position for position, mount in enumerate(new.values())}
-        gone = [mount for mount in self.mounts.values() if mount not in order]
-        come = [mount for mount in order if mount not in self.order]
-        if not self._keeps_order(order):
+        order = dict(zip(new.values(), range(len(new)), strict=True))
+        if list(new) != list(self.mounts) and not self._keeps_order(order):
             return _build(new, order, {}, order, 0)
-        index = dict(self.index)
-        for mount in gone:
+        index = self.index.copy()
+        for mount in self.order.keys() - order.keys():
             _drop(index, mount, mount.prefixes)
-        return _build(new, order, index, come, self.depth)
+        return _build(new, order, index, order.keys() - self.order.keys(), self.depth)
 
     def reindexed(self, mount: PluginMount) -> Snapshot:
         """Return the snapshot with the present prefixes of ``mount``, whose routers were added to."""
-        index = dict(self.index)
+        index = self.index.copy()
         _drop(index, mount, tuple(index))
         return _build(self.mounts, self.order, index, [mount], self.depth)
 
@@ -72,7 +70,7 @@ class Snapshot:
 
 def _build(
     mounts: Mapping[str, PluginMount],
-    order: Mapping[PluginMount, int],
+    order: dict[PluginMount, int],
     index: Index,
     come: Iterable[PluginMount],
     depth: int,
@@ -81,7 +79,7 @@ def _build(
     for mount in come:
         for prefix in mount.prefixes:
             owners = index.get(prefix)
-            index[prefix] = (mount,) if owners is None else tuple(sorted((*owners, mount), key=order.__getitem__))
+            index[prefix] = tuple(sorted((*owners, mount), key=order.__getitem__)) if owners else (mount,)
             depth = max(depth, prefix.count("/"))
     return Snapshot(mounts, index, order, depth, index.get(""))
 
