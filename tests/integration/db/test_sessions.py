@@ -247,17 +247,19 @@ async def test_updating_moves_updated_at_and_version(counters: Database) -> None
     assert after.created_at == before.created_at
 
 
+def _fail(session: Session) -> None:
+    session.get_one(Counter, 1).value = 5
+    session.flush()
+    raise RuntimeError
+
+
 async def test_an_exception_rolls_back(counters: Database) -> None:
     """Nothing of a session that fails is stored, in both twins."""
     with pytest.raises(RuntimeError), counters.session() as session:
-        session.get_one(Counter, 1).value = 5
-        session.flush()
-        raise RuntimeError
+        _fail(session)
     with pytest.raises(RuntimeError):
         async with counters.async_session() as async_session:
-            (await async_session.get_one(Counter, 1)).value = 5
-            await async_session.flush()
-            raise RuntimeError
+            await async_session.run_sync(_fail)
     assert _stored(counters).value == 0
 
 
