@@ -29,13 +29,14 @@ class Scope:
         self._bindings: dict[str, list[ast.AST]] = defaultdict(list)
         self._values: dict[str, ast.expr] = {}
         self._origins: dict[str, list[str]] = defaultdict(list)
-        self._loads: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._tree = tree
         self._known: dict[str, Any] = {}
         self.star_imports: list[ast.ImportFrom] = []
         for node in _module_level(tree):
             self._bind(node)
-        for node in ast.walk(tree):
-            self._note_use(node)
+        for declaration in _global_statements(tree):
+            for name in declaration.names:
+                self._bindings[name].append(declaration)
         for statement in tree.body:
             self._note_value(statement)
 
@@ -97,7 +98,7 @@ class Scope:
         if node.id not in self._known:
             self._known[node.id] = self._evaluate(value)
         result = self._known[node.id]
-        if isinstance(result, list) and any(use < _start(node) for use in self._loads[node.id]):
+        if isinstance(result, list) and any(use < _start(node) for use in self._uses_of(node.id)):
             raise NotLiteralError(node)  # a list that was used before may have grown
         return result
 
@@ -133,6 +134,12 @@ class Scope:
             raise NotLiteralError(node)
         return value
 
+    def _uses_of(self, name: str) -> Iterator[tuple[int, int]]:
+        """Yield every place that reads the name; looked for only where it matters, since this walks the whole tree."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load):
+                yield _start(node)
+
     # reading the module
 
     def _bind(self, node: ast.AST) -> None:
@@ -161,13 +168,6 @@ class Scope:
             elif node.module and not node.level:
                 self._origins[alias.asname or root].append(f"{node.module}.{alias.name}")
 
-    def _note_use(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            self._loads[node.id].append(_start(node))
-        elif isinstance(node, ast.Global):
-            for name in node.names:
-                self._bindings[name].append(node)
-
     def _note_value(self, statement: ast.stmt) -> None:
         match statement:
             case ast.Assign(targets=targets, value=value):
@@ -191,6 +191,19 @@ def _module_level(tree: ast.Module) -> Iterator[ast.AST]:
         if isinstance(node, ast.AnnAssign) and node.value is None:  # `name: type` alone binds nothing
             children.remove(node.target)
         stack.extend(reversed(children))
+
+
+def _global_statements(tree: ast.Module) -> Iterator[ast.Global]:
+    """Yield the ``global`` statements of all functions, without looking into expressions."""
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Global):
+            yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, field, None)
+            if isinstance(inner, list):  # the body of a lambda is an expression
+                stack.extend(inner)
 
 
 def _start(node: ast.expr | ast.stmt) -> tuple[int, int]:
