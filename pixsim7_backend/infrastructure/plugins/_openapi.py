@@ -59,10 +59,13 @@ class Published(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """The part of one plugin: path items as JSON, schemas as JSON members, and what may clash."""
+    """The part of one plugin as members of JSON objects, and what of it may clash."""
 
     plugin: str
     paths: Mapping[str, bytes]
+    """Path → its member ``"path":{item}``."""
+    joined: bytes
+    """All these members."""
     schemas: bytes
     security: Mapping[str, Any]
     operation_ids: frozenset[str]
@@ -92,11 +95,11 @@ def _build_fragment(app: FastAPI, mount: Mount) -> Fragment:
     for tree in (document["paths"], schemas):
         _visit({"properties": tree}, lambda node: _qualify(node, names))
     ids = _operation_ids(document["paths"])
-    paths = {path: _dumps(item) for path, item in document["paths"].items()}
-    members = _dumps(schemas)[1:-1]
+    paths = _members(document["paths"])
+    joined, members = b",".join(paths.values()), _dumps(schemas)[1:-1]
     security = components.get("securitySchemes", {})
-    digest = hashlib.blake2b(repr((list(paths.items()), members, security)).encode(), digest_size=16).digest()
-    return Fragment(prefix, paths, members, security, ids, shared, digest)
+    digest = hashlib.blake2b(joined + members + _dumps(security), digest_size=16).digest()
+    return Fragment(prefix, paths, joined, members, security, ids, shared, digest)
 
 
 def qualifier(plugin_id: str) -> str:
@@ -191,46 +194,57 @@ def with_root_path(schema: Json, root_path: str) -> Json:
 def join(host: Json, fragments: Iterable[Fragment]) -> Document:
     """Join the host's own document with the plugins' fragments."""
     head = dict(host)
-    host_paths, components = head.pop("paths", {}), dict(head.pop("components", {}))
-    security = dict(components.pop("securitySchemes", {}))
-    host_schemas = components.pop("schemas", {})
-    ids = set(_operation_ids(host_paths))
-    paths = {path: _dumps(item) for path, item in host_paths.items()}
-    schemas = [_dumps(host_schemas)[1:-1]] if host_schemas else []
+    paths, components = head.pop("paths", {}), dict(head.pop("components", {}))
+    security, schemas = dict(components.pop("securitySchemes", {})), components.pop("schemas", {})
+    ids = set(_operation_ids(paths))
+    distinct: list[Fragment] = []
     digest = hashlib.blake2b(_dumps(host), digest_size=16)
-    shared = False
     for fragment in fragments:
+        distinct.append(_without_clashes(fragment, ids, security))
+        ids |= distinct[-1].operation_ids
+        security.update(distinct[-1].security)
         digest.update(fragment.digest)
-        distinct = _without_clashes(fragment, ids, security)
-        ids |= distinct.operation_ids
-        security.update(distinct.security)
-        shared = shared or fragment.uses_validation
-        if fragment.schemas:
-            schemas.append(fragment.schemas)
-        _add_paths(paths, distinct.paths)
-    if shared:
-        missing = {name: schema for name, schema in _validation_schemas().items() if name not in host_schemas}
-        schemas += [_dumps(missing)[1:-1]] if missing else []
-    return Document(head, _body(paths, components, schemas, security), digest.digest())
+    if any(fragment.uses_validation for fragment in distinct):
+        schemas = _validation_schemas() | schemas
+    joined = [_dumps(schemas)[1:-1], *(fragment.schemas for fragment in distinct)]
+    body = _body(_join_paths(_members(paths), distinct), components, [part for part in joined if part], security)
+    return Document(head, body, digest.digest())
 
 
-def _body(paths: Mapping[str, bytes], components: Json, schemas: list[bytes], security: Json) -> bytes:
+def _body(paths: bytes, components: Json, schemas: list[bytes], security: Json) -> bytes:
     members = [_dumps(components)[1:-1]] if components else []
     if schemas:
         members.append(b'"schemas":{' + b",".join(schemas) + b"}")
     if security:
         members.append(b'"securitySchemes":' + _dumps(security))
-    joined = b",".join([_dumps(path) + b":" + item for path, item in paths.items()])
-    body = b'"paths":{' + joined + b"}"
+    body = b'"paths":{' + paths + b"}"
     return body + b',"components":{' + b",".join(members) + b"}" if members else body
 
 
-def _add_paths(paths: dict[str, bytes], more: Mapping[str, bytes]) -> None:
-    """Add path items; two that share a path (with different methods) become one."""
-    both = paths.keys() & more.keys()
-    merged = {path: _dumps({**json.loads(paths[path]), **json.loads(more[path])}) for path in both}
-    paths.update(more)
-    paths.update(merged)
+def _members(items: Json) -> dict[str, bytes]:
+    return {path: _dumps({path: item})[1:-1] for path, item in items.items()}
+
+
+def _join_paths(host: Mapping[str, bytes], fragments: Sequence[Fragment]) -> bytes:
+    """Join the path items; where two share a path (with different methods), they become one."""
+    seen = set(host)
+    for fragment in fragments:
+        if not seen.isdisjoint(fragment.paths):
+            break
+        seen.update(fragment.paths)
+    else:
+        parts = (b",".join(host.values()), *(fragment.joined for fragment in fragments))
+        return b",".join([part for part in parts if part])
+    paths = dict(host)
+    for fragment in fragments:
+        for path, member in fragment.paths.items():
+            paths[path] = _merged(paths[path], member, path) if path in paths else member
+    return b",".join(paths.values())
+
+
+def _merged(one: bytes, other: bytes, path: str) -> bytes:
+    items = [json.loads(b"{" + member + b"}")[path] for member in (one, other)]
+    return _dumps({path: {**items[0], **items[1]}})[1:-1]
 
 
 def _without_clashes(fragment: Fragment, ids: set[str], security: Mapping[str, Any]) -> Fragment:
@@ -245,11 +259,12 @@ def _without_clashes(fragment: Fragment, ids: set[str], security: Mapping[str, A
         return fragment
     for name, instead in (id_names | scheme_names).items():
         logger.warning("OpenAPI name %r is taken; plugin %s shows %r", name, fragment.plugin.rstrip("_"), instead)
-    items = {path: json.loads(item) for path, item in fragment.paths.items()}
+    items = json.loads(b"{" + fragment.joined + b"}")
     _visit({"properties": items}, lambda node: _rename(node, id_names, scheme_names))
     return Fragment(
         fragment.plugin,
-        {path: _dumps(item) for path, item in items.items()},
+        paths := _members(items),
+        b",".join(paths.values()),
         fragment.schemas,
         {scheme_names.get(name, name): scheme for name, scheme in fragment.security.items()},
         frozenset(id_names.get(name, name) for name in fragment.operation_ids),

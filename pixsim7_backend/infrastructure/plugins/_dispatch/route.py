@@ -161,6 +161,12 @@ class PublicPluginRoute(PluginRoute):
         self._listing = _include(app, [])
         super().__init__(app, app_key)
 
+    def publish(self, mounts: Mapping[str, PluginMount]) -> None:
+        """Serve exactly ``mounts`` from now on, with what was added to their routers since."""
+        for mount in mounts.values():
+            mount.refresh()
+        super().publish(mounts)
+
     def _ours(self) -> list[BaseRoute]:
         return [self, self._listing]
 
