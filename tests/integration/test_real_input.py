@@ -98,6 +98,10 @@ TROUBLES = {
     },
     "not_exported": {"manifest": "from fastapi import APIRouter\nrouter = APIRouter()\n", "init": ""},
     "bad_syntax": {"manifest": "def broken(:\n    pass\n", "init": ""},
+    "bad_field": {  # computed, so that only importing it tells
+        "manifest": "from pixsim7_backend.infrastructure.plugins.types import PluginManifest\n"
+        'manifest = PluginManifest(id="bad-field", name="N", version=str(None), description="d")\n',
+    },
     "bad_import": {
         "manifest": "import no_such_library\n"
         "from pixsim7_backend.infrastructure.plugins.types import PluginManifest\n"
@@ -160,6 +164,14 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "ERROR: Failed to load plugin bad_syntax: {plugins}/bad_syntax/manifest.py:1: syntax error: invalid syntax",
         ),
         (
+            "bad-field",
+            "failed",
+            (
+                "ERROR: Failed to load plugin bad_field: {plugins}/bad_field/manifest.py:2:"
+                " `version`: 'None' is not a PEP 440 version; write it like '1.0.0'"
+            ),
+        ),
+        (
             "bad-import",
             "failed",
             (
@@ -218,9 +230,9 @@ def test_beside_every_trouble_all_others_serve(troubled: Server) -> None:
     assert [plugin_id for plugin_id, state in states.items() if state == "enabled"] == ["game-stealth", "my-feature"]
     [discovered] = [line for line in troubled.lines if line.startswith("INFO: Discovered ")]
     folders = ast.literal_eval(discovered.partition(": ")[2].partition(": ")[2])
-    assert discovered.startswith("INFO: Discovered 15 plugins: ['bad_import', 'bad_syntax', 'beta_api', ")
+    assert discovered.startswith("INFO: Discovered 16 plugins: ['bad_field', 'bad_import', 'bad_syntax', ")
     assert folders == sorted(folders)
-    assert len(folders) == len(states) == 15
+    assert len(folders) == len(states) == 16
     assert "Traceback" not in "\n".join(troubled.lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import ValidationError
 from starlette.middleware import Middleware
 
-from ._manifest_source import check_complete
+from ._manifest_source import check_complete, explain_problems
 from .errors import AsyncHookError, InvalidManifestError, MissingExportError, PluginLoadError
 from .records import PluginSource
 from .types import PluginManifest
@@ -74,6 +76,9 @@ def _import_package(source: PluginSource, plugin: str) -> tuple[ModuleType, ...]
         return package, importlib.import_module(f"{source.package}.manifest")
     except (Exception, SystemExit) as error:  # importing runs the plugin's own code, which may raise anything
         file, line = _culprit(error, source)
+        if isinstance(error, ValidationError) and error.title == PluginManifest.__name__:
+            problems = explain_problems(error)
+            raise InvalidManifestError(plugin=plugin, file=file, line=line, problems=problems) from error
         raise PluginLoadError(plugin=plugin, file=file, line=line, cause=error) from error
 
 
@@ -91,7 +96,7 @@ def _culprit(error: BaseException, source: PluginSource) -> tuple[Path, int | No
     """Return file and line of the last place in the plugin's own code."""
     if isinstance(error, SyntaxError) and error.filename:
         return Path(error.filename), error.lineno
-    directory = str(source.path)
+    directory = os.path.join(source.path, "")  # noqa: PTH118  # with the separator: "a" is not the start of "ab"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.startswith(directory):
             return Path(frame.filename), frame.lineno
