@@ -16,20 +16,17 @@ from fastapi import FastAPI
 
 from pixsim7_backend import __version__, health
 from pixsim7_backend.curl_json import CurlJson
-from pixsim7_backend.db import Database, check_database, set_default_database
+from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source, upgrade
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, init_plugin_manager
 from pixsim7_backend.infrastructure.plugins.preview import ResourceCheck
 from pixsim7_backend.logging import configure_logging
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
-from pixsim7_backend.redis import check_redis
 from pixsim7_backend.request_ids import RequestIds
+from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
 
 logger = logging.getLogger("pixsim7.main")
-
-#: What plugins may require, each with its check.
-RESOURCES: dict[str, ResourceCheck] = {"db": check_database, "redis": check_redis}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -60,7 +57,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app,
                 settings.plugins_dir,
                 more_directories=settings.extra_plugins_dirs,
-                resources=RESOURCES,
+                resources=CHECKS,
                 prepare=functools.partial(migrate, database) if settings.is_embedded else None,
                 hook_timeout=settings.hook_timeout,
             )
@@ -77,14 +74,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_database(app: FastAPI, settings: Settings) -> AsyncIterator[Database]:
-    """Make the database known to the app's requests and to code outside of them; close it in the end."""
-    database = app.state.database = Database(settings.database)
-    set_default_database(database)
-    try:
-        yield database
-    finally:
-        set_default_database(None)
-        await database.aclose()
+    """Make the settings' database the app's; close its connections in the end."""
+    with configured(settings) as database:
+        app.state.database = database
+        try:
+            yield database
+        finally:
+            await database.aclose()
 
 
 def migrate(database: Database, record: PluginRecord, package_dir: Path) -> None:
@@ -97,9 +93,9 @@ def migrate(database: Database, record: PluginRecord, package_dir: Path) -> None
 
 def readiness_checks(settings: Settings, database: Database, manager: PluginManager) -> dict[str, ResourceCheck]:
     """Return what must answer for the backend to be ready."""
-    checks = {"database": RESOURCES["db"]}
+    checks = {"database": CHECKS["db"]}
     if settings.redis_url.get_secret_value():
-        checks["redis"] = RESOURCES["redis"]
+        checks["redis"] = CHECKS["redis"]
     if not settings.is_embedded:
         found = [find_source(record.id, record.source.path) for record in manager.list_plugins()]
         checks["migrations"] = health.MigrationsCheck(database, [source for source in found if source])

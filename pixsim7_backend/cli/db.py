@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say, show_progress
+from pixsim7_backend.cli.plugins import plugin_directories
 from pixsim7_backend.infrastructure.plugins.preview import preview
 from pixsim7_backend.settings import Settings, load_settings
 
@@ -61,7 +62,7 @@ def migration_sources(settings: Settings) -> list[MigrationSource]:
     """Return the migrations of every plugin that a start-up would load, in load order."""
     from pixsim7_backend.db.migrations import find_source
 
-    plan = preview([settings.plugins_dir, *settings.extra_plugins_dirs], resources={"db": lambda: None})
+    plan = preview(plugin_directories(settings), resources={"db": lambda: None, "redis": lambda: None})
     found = (find_source(plugin_id, plan.candidates[plugin_id].source.path) for plugin_id in plan.order)
     return [source for source in found if source is not None]
 
@@ -85,18 +86,14 @@ def opened(settings: Settings) -> Iterator[Database]:
     Raises:
         CommandError: the setting is wrong, the database does not answer, or something in it failed.
     """
-    from pixsim7_backend.db import Database, DataLayerError, check_database, set_default_database
+    from pixsim7_backend.db import DataLayerError, check_database
+    from pixsim7_backend.resources import configured
 
     try:
-        database = Database(settings.database)
-        set_default_database(database)
-        try:
+        with configured(settings) as database:
             if problem := check_database():
                 raise CommandError(problem)
             yield database
-        finally:
-            set_default_database(None)
-            database.close()
     except DataLayerError as error:
         raise CommandError(str(error)) from error
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pixsim7_backend import __version__
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table
+from pixsim7_backend.cli.plugins import plugin_directories
 from pixsim7_backend.cli.serve import check_address
 from pixsim7_backend.infrastructure.plugins import PluginError
 from pixsim7_backend.infrastructure.plugins.preview import preview
@@ -104,10 +105,12 @@ def _database(settings: Settings) -> Finding:
 
 def _redis(settings: Settings) -> Finding:
     from pixsim7_backend.redis import check_redis
+    from pixsim7_backend.resources import configured
 
     if not settings.redis_url.get_secret_value():
         return Finding("redis", Verdict.OK, "not configured; only plugins that require it need REDIS_URL")
-    problem = check_redis()
+    with configured(settings):
+        problem = check_redis()
     return Finding("redis", Verdict.PROBLEM if problem else Verdict.OK, problem or "answers")
 
 
@@ -120,8 +123,11 @@ def _port(settings: Settings) -> Finding:
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
+    def redis() -> str | None:
+        return None if settings.redis_url.get_secret_value() else "no Redis is configured; set REDIS_URL"
+
     try:
-        plan = preview([settings.plugins_dir, *settings.extra_plugins_dirs], resources={"db": lambda: None})
+        plan = preview(plugin_directories(settings), resources={"db": lambda: None, "redis": redis})
     except PluginError as error:
         yield Finding("plugins", Verdict.PROBLEM, str(error))
         return

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from pixsim7_backend.cli.output import JsonFlag, print_json, print_table, say
+from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
 from pixsim7_backend.infrastructure.plugins.preview import Plan, preview, render_graph, render_plan
-from pixsim7_backend.settings import load_settings
+from pixsim7_backend.settings import Settings, load_settings
 
 app = typer.Typer(name="plugins", help="Look at the plugins; nothing of them is imported.", no_args_is_help=True)
 
@@ -85,6 +85,28 @@ def _row(plan: Plan, plugin_id: str) -> dict[str, Any]:
 
 def _plan(directory: str | None) -> Plan:
     settings = load_settings()
-    directories = [directory] if directory else [settings.plugins_dir, *settings.extra_plugins_dirs]
-    # The embedded database is always there; asking it would make the file.
-    return preview(directories, resources={"db": lambda: None} if settings.is_embedded else None)
+    return planned(settings, [directory] if directory else plugin_directories(settings))
+
+
+def plugin_directories(settings: Settings) -> list[str]:
+    """Return where the configured plugins are."""
+    return [settings.plugins_dir, *settings.extra_plugins_dirs]
+
+
+def planned(settings: Settings, directories: list[str]) -> Plan:
+    """Return what a start-up would do with these directories.
+
+    Raises:
+        CommandError: ``DATABASE_URL`` is malformed.
+        PluginError: a directory does not exist, or the platform's configuration is unusable.
+    """
+    from pixsim7_backend.db import DatabaseUrlError
+    from pixsim7_backend.resources import CHECKS, configured
+
+    # The embedded database is always there; asking it would make its file.
+    checks = {**CHECKS, "db": lambda: None} if settings.is_embedded else CHECKS
+    try:
+        with configured(settings):
+            return preview(directories, resources=checks)
+    except DatabaseUrlError as error:
+        raise CommandError(str(error), exit_status=2) from None

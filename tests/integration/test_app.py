@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from pixsim7_backend.db import default_database
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.main import create_app
-from pixsim7_backend.settings import Settings
+from pixsim7_backend.settings import Settings, load_settings
 from tests.databases import fresh_database
 from tests.services import free_port, wait_until
 
@@ -106,11 +106,11 @@ async def test_no_plugin_at_all_is_not_ready(tmp_path: Path) -> None:
         assert answer.json()["checks"][-1]["reason"] == "no plugin is enabled; the log of the start-up says why"
 
 
-async def test_redis_is_looked_at_where_it_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redis_is_looked_at_where_it_is_configured(tmp_path: Path) -> None:
     """A configured Redis that does not answer makes the backend unready; an unconfigured one is not mentioned."""
-    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     write_plugin(tmp_path / "own", "other")
-    app = create_app(Settings(data_dir=tmp_path / "data", plugins_dir=str(tmp_path / "own")))
+    (tmp_path / "config.yaml").write_text(f"REDIS_URL: redis://127.0.0.1:{free_port()}/0\n")
+    app = create_app(load_settings(data_dir=tmp_path / "data", plugins_dir=str(tmp_path / "own")))
     async with running(app) as client:
         answer = await client.get("/readyz")
         assert answer.status_code == 503

@@ -123,6 +123,17 @@ def test_disabled_plugins_are_respected(run: Run, monkeypatch: pytest.MonkeyPatc
     assert rows["game-stealth"]["startup"] == "blocked"
 
 
+def test_redis_of_the_configuration_is_asked(run: Run, tmp_path: Path) -> None:
+    """A plugin that requires Redis is blocked with the reason: not set, or set in config.yaml but not answering."""
+    write_plugin(tmp_path / "own", "cached", requires_redis=True)
+    [row] = run("plugins", "list", "--dir", "own", "--json").json
+    assert row["startup"] == "blocked"
+    assert "set REDIS_URL" in row["reason"]
+    (tmp_path / "config.yaml").write_text("REDIS_URL: redis://127.0.0.1:1/0\n")
+    [row] = run("plugins", "list", "--dir", "own", "--json").json
+    assert "does not answer" in row["reason"]
+
+
 def test_graph_shows_requirements(run: Run) -> None:
     """The graph has one line per plugin with what it requires; as JSON a mapping and the circles."""
     assert "game-stealth <- auth, game-sessions, game-npcs\n" in run("plugins", "graph").out
