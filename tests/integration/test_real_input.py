@@ -59,6 +59,29 @@ def test_a_folder_dropped_in_works_after_the_next_start(site: Site) -> None:
         assert_guides_plugins_serve(server)
 
 
+def test_an_installed_package_offers_a_plugin(site: Site) -> None:
+    """By the entry point group ``pixsim7.plugins``: it needs no folder, and loses its id to one in the directory."""
+    metadata = site.root / "acme_quests-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-quests\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[pixsim7.plugins]\nacme-quests = acme.quests\nmy-feature = acme.other\n"
+    )
+    (site.root / "acme").mkdir()
+    site.add_plain("acme_quests").rename(site.root / "acme" / "quests")
+    site.add_plain("other").rename(site.root / "acme" / "other")
+    file = site.root / "acme" / "other" / "manifest.py"
+    file.write_text(file.read_text().replace('id="other"', 'id="my-feature"'))
+    with serve(site) as server:
+        assert server.client.get("/api/v1/acme-quests/hello").json() == {"hello": "acme-quests"}
+        assert server.record("acme-quests")["source"]["rank"] == "entry_point"
+        assert_guides_plugins_serve(server)
+        assert (
+            f"ERROR: Failed to load plugin my-feature: plugin 'my-feature' is found twice:"
+            f" {site.root}/acme/other and {site.plugins}/my_feature; remove one, or change its id"
+        ) in server.lines
+
+
 def test_hooks_and_events_work_as_printed(site: Site) -> None:
     """The guide's subscription, emission and life-cycle texts, put where the guide says."""
     subscriber = "\nasync def on_enable():\n" + indented(block("Plugins can subscribe to events"))

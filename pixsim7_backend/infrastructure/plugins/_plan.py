@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ class Plan:
     cycles: tuple[tuple[str, ...], ...] = ()
     """Circles of requirements, each from its smallest id back to it."""
     warnings: tuple[str, ...] = ()
+    """What is odd about the plugins together; each candidate has warnings of its own."""
 
     @property
     def required_held(self) -> tuple[str, ...]:
@@ -56,6 +57,12 @@ class Plan:
             for plugin_id, error in sorted(self.held.items())
             if error.state is not PluginState.DISABLED and _is_required(self.candidates[plugin_id])
         )
+
+    def iter_warnings(self) -> Iterator[str]:
+        """Yield the warnings of the plan, then those of the candidates, by id."""
+        yield from self.warnings
+        for _, candidate in sorted(self.candidates.items()):
+            yield from candidate.warnings
 
     def dependants_of(self, plugin_id: str, *, transitive: bool = False) -> tuple[str, ...]:
         """Return the plugins that require this one, held ones too: in load order, then by id."""
@@ -100,7 +107,7 @@ class Plan:
             "rejected": [{"path": str(c.source), "reason": reason.to_json()} for c, reason in self.rejected],
             "requires": {plugin_id: list(needed) for plugin_id, needed in sorted(self.requires.items())},
             "cycles": [list(cycle) for cycle in self.cycles],
-            "warnings": list(self.warnings),
+            "warnings": list(self.iter_warnings()),
         }
 
 

@@ -39,5 +39,5 @@ def _lines(plan: Plan) -> Iterator[str]:
                 yield f"{'':11}also: {further}"
     for candidate, error in plan.rejected:
         yield f"  rejected {candidate.source}: {error}"
-    for warning in plan.warnings:
+    for warning in plan.iter_warnings():
         yield f"  warning  {warning}"

@@ -127,7 +127,7 @@ def test_the_text_shows_order_reasons_and_warnings() -> None:
             *family().candidates.values(),
             candidate("a", COMMUNITY, "/community"),
             candidate("m", dependencies=["gone", "lost"]),
-            Candidate(id="u", source=candidate("u").source),
+            Candidate(id="u", source=candidate("u").source, warnings=("plugin 'u' is odd",)),
         ],
         disabled={"d", "e"},
         host_version="1.0",
@@ -146,7 +146,8 @@ def test_the_text_shows_order_reasons_and_warnings() -> None:
   blocked  m: plugin 'm' requires 'gone', which is not installed
            also: plugin 'm' requires 'lost', which is not installed
   rejected /community/a: plugin 'a' is found twice: /community/a and /plugins/a; remove one, or change its id
-  warning  DISABLED_PLUGINS names 'e', which is not installed"""
+  warning  DISABLED_PLUGINS names 'e', which is not installed
+  warning  plugin 'u' is odd"""
     )
     assert render_plan(make_plan([], host_version="1")) == "0 to load"
 
