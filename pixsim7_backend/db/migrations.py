@@ -10,30 +10,30 @@ that is gone leaves its tables and disturbs nobody. One plugin's upgrade is one 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError, RevisionError
-from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, create_engine, inspect, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, MetaData
 
+from ._revisions import PATIENCE, MigrationSource, Revisions, migration_engine
 from .database import Database
 from .errors import MigrationError, MigrationFailedError, MigrationScriptsError, UnknownRevisionError
 from .locks import DEFAULT_TIMEOUT, exclusive
 from .models import NAMING_CONVENTION
-from .sqlite import create_file
+from .schema_check import schema_differences
 
 __all__ = [
     "AppliedRevision",
+    "MigrationError",
+    "MigrationFailedError",
+    "MigrationScriptsError",
     "MigrationSource",
+    "UnknownRevisionError",
     "UpgradeReport",
     "current",
     "downgrade",
@@ -45,21 +45,9 @@ __all__ = [
 
 LOCK = "migrations"
 _alembic = threading.RLock()
-"""Alembic's ``op`` is one per process."""
+"""Alembic's ``op`` is one for the whole process."""
 
-
-@dataclass(frozen=True, slots=True)
-class MigrationSource:
-    """Where the revision files of one plugin lie; ``folder`` names its version table."""
-
-    plugin_id: str
-    directory: Path
-    folder: str = ""
-
-    @property
-    def version_table(self) -> str:
-        """The table that holds the plugin's current revision."""
-        return f"alembic_version_{self.folder or self.plugin_id.replace('-', '_')}"
+Steps = Callable[[Revisions, str | None], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class AppliedRevision:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """What an upgrade has done, in the order it was done; empty when everything was up to date."""
+    """What was done, in that order; empty when everything was up to date."""
 
     applied: tuple[AppliedRevision, ...] = ()
 
@@ -95,120 +83,100 @@ def upgrade(
     Safe to call from several processes at once: one does the work, the others wait and find it done.
 
     Raises:
-        MigrationError: one plugin's migrations cannot be used or have failed; those before it stay
-            applied, of the failed one nothing does.
+        MigrationError: one plugin's migrations cannot be used or have failed. Those of the plugins
+            before it stay applied; of the failed one nothing does.
         DatabaseBusyError: another process was busy with migrations for ``timeout`` seconds.
     """
-    if not any(pending(database, source) for source in sources):
-        return UpgradeReport()
+    all_revisions = [Revisions.read(source) for source in sources]
+    with migration_engine(database).connect() as connection:
+        if not any(revisions.pending(connection) for revisions in all_revisions):
+            return UpgradeReport()
     with exclusive(database, LOCK, timeout=timeout):
-        applied = [revision for source in sources for revision in _move(database, source, "heads", is_upgrade=True)]
-    return UpgradeReport(tuple(applied))
+        return UpgradeReport(
+            tuple(applied for revisions in all_revisions for applied in _move(database, revisions, Revisions.steps_up))
+        )
 
 
 def downgrade(database: Database, source: MigrationSource, revision: str = "base") -> UpgradeReport:
-    """Take the plugin's tables back to ``revision``; for authors, since data is lost. Errors as upgrade."""
+    """Take the plugin's tables back to ``revision``; for authors, since what they hold is lost. Errors as upgrade."""
+    revisions = Revisions.read(source)
     with exclusive(database, LOCK):
-        return UpgradeReport(tuple(_move(database, source, revision, is_upgrade=False)))
+        return UpgradeReport(
+            tuple(_move(database, revisions, lambda each, stands_at: each.steps_down(stands_at, revision)))
+        )
 
 
 def current(database: Database, source: MigrationSource) -> str | None:
-    """Return the revision at which the plugin's tables stand, or None before the first."""
-    with _connect(database) as connection:
-        return _current(connection, source)
+    """Return the revision at which the plugin's tables stand, or None before the first. Errors as pending."""
+    with migration_engine(database).connect() as connection:
+        return Revisions.read(source).current(connection)
 
 
 def pending(database: Database, source: MigrationSource) -> tuple[str, ...]:
     """Return the revisions that an upgrade would run, in order.
 
     Raises:
-        MigrationError: the files cannot be used, or the tables are at a revision they do not have.
+        MigrationScriptsError: the files cannot be used.
+        UnknownRevisionError: the tables are at a revision that the files do not have.
     """
-    scripts = _scripts(source)
-    with _connect(database) as connection:
-        stands_at = _current(connection, source)
-    return tuple(step.revision.revision for step in _steps(scripts, source, stands_at, "heads", is_upgrade=True))
+    with migration_engine(database).connect() as connection:
+        return Revisions.read(source).pending(connection)
 
 
-def schema_differences(database: Database, metadata: MetaData) -> list[str]:
-    """Return how the database differs from the models of ``metadata``; for tests of a plugin's migrations.
-
-    Only its tables are looked at, and foreign keys to other plugins' tables are left out: those are
-    in the migrations only.
-    """
-    options = {"compare_type": True, "include_name": _is_of(metadata), "include_object": _is_own(metadata)}
-    with _connect(database) as connection:
-        context = MigrationContext.configure(connection, opts=options)
-        return [str(difference) for difference in compare_metadata(context, metadata)]
-
-
-def _is_of(metadata: MetaData) -> Any:
-    def include(name: str | None, kind: str, _parents: Any) -> bool:
-        return kind != "table" or name in metadata.tables
-
-    return include
+def _move(database: Database, revisions: Revisions, find_steps: Steps) -> list[AppliedRevision]:
+    """Run the steps in one transaction and return them."""
+    plugin, done = revisions.source.plugin_id, list[str]()
+    with _alembic, migration_engine(database).connect() as connection:
+        steps = find_steps(revisions, revisions.current(connection))
+        connection.rollback()
+        try:
+            with _transaction(connection, plugin):
+                _run(connection, revisions, steps, done)
+        except MigrationError:
+            raise
+        except Exception as error:
+            raise MigrationFailedError(plugin=plugin, revision=done[-1] if done else "", cause=error) from error
+    return [AppliedRevision(plugin, revision) for revision in done]
 
 
-def _is_own(metadata: MetaData) -> Any:
-    def include(item: Any, _name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
-        return kind != "foreign_key_constraint" or item.elements[0].target_fullname.split(".")[0] in metadata.tables
+def _run(connection: Connection, revisions: Revisions, steps: list[Any], done: list[str]) -> None:
+    """Run the steps, noting each one in ``done`` when it begins."""
 
-    return include
-
-
-def _move(database: Database, source: MigrationSource, target: str, *, is_upgrade: bool) -> list[AppliedRevision]:
-    """Run the steps to ``target`` in one transaction, and return them."""
-    scripts = _scripts(source)
-    done: list[str] = []
-
-    def steps(heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Any]:
-        for step in _steps(scripts, source, heads[0] if heads else None, target, is_upgrade=is_upgrade):
+    def begin_each(_heads: Any, _context: MigrationContext) -> Iterator[Any]:
+        for step in steps:
             done.append(step.revision.revision)
             yield step
 
     options = {
-        "fn": steps,
-        "version_table": source.version_table,
+        "fn": begin_each,
+        "script": revisions.scripts,
+        "version_table": revisions.source.version_table,
         "target_metadata": MetaData(naming_convention=NAMING_CONVENTION),
-        "transactional_ddl": True,
     }
-    with _alembic, _connect(database) as connection:
-        try:
-            with _transaction(connection, source):
-                context = MigrationContext.configure(connection, opts={**options, "script": scripts})
-                with Operations.context(context):
-                    context.run_migrations()
-        except MigrationError:
-            raise
-        except Exception as error:
-            raise MigrationFailedError(
-                plugin=source.plugin_id, revision=done[-1] if done else "", cause=error
-            ) from error
-    return [AppliedRevision(source.plugin_id, revision) for revision in done]
+    context = MigrationContext.configure(connection, opts=options)
+    with Operations.context(context):
+        context.run_migrations()
 
 
 @contextmanager
-def _connect(database: Database) -> Iterator[Connection]:
-    """Give a connection of its own, without the pool's time limits."""
-    if database.file:
-        create_file(database.file)
-    arguments = {"isolation_level": None, "timeout": 30.0} if database.is_sqlite else {}
-    engine = create_engine(database.url, poolclass=NullPool, connect_args=arguments)
-    with engine.connect() as connection:
-        yield connection
-
-
-@contextmanager
-def _transaction(connection: Connection, source: MigrationSource) -> Iterator[None]:
-    """Commit everything or nothing, tables included.
-
-    On SQLite foreign keys are off meanwhile, or rebuilding a table (its way to ALTER) would delete
-    the rows that refer to it; what they must hold is checked before the commit.
-    """
-    if connection.dialect.name != "sqlite":
-        with connection.begin():
+def _transaction(connection: Connection, plugin: str) -> Iterator[None]:
+    """Commit everything or nothing, the tables themselves included."""
+    if connection.dialect.name == "sqlite":
+        with _sqlite_transaction(connection, plugin):
             yield
-        return
+    else:
+        with connection.begin():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}")
+            yield
+
+
+@contextmanager
+def _sqlite_transaction(connection: Connection, plugin: str) -> Iterator[None]:
+    """Begin in so many words: the driver would commit before each CREATE.
+
+    Foreign keys are off meanwhile, or rebuilding a table (SQLite's way to ALTER) would delete the rows
+    that refer to it; what they must hold is checked before the commit.
+    """
     connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
     connection.rollback()
     with connection.begin():
@@ -216,40 +184,5 @@ def _transaction(connection: Connection, source: MigrationSource) -> Iterator[No
         yield
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if broken:
-            tables = ", ".join(sorted({row[0] for row in broken}))
-            raise MigrationScriptsError(plugin=source.plugin_id, reason=f"they leave rows without parents in {tables}")
-
-
-def _scripts(source: MigrationSource) -> ScriptDirectory:
-    try:
-        scripts = ScriptDirectory(str(source.directory), version_locations=[str(source.directory)])
-        heads = scripts.get_heads()
-    except Exception as error:  # revision files are the plugin's code
-        reason = f"{type(error).__name__}: {error}"
-        raise MigrationScriptsError(plugin=source.plugin_id, reason=reason) from error
-    if len(heads) > 1:
-        raise MigrationScriptsError(plugin=source.plugin_id, reason=f"they have several heads: {', '.join(heads)}")
-    return scripts
-
-
-def _steps(
-    scripts: ScriptDirectory, source: MigrationSource, stands_at: str | None, target: str, *, is_upgrade: bool
-) -> list[Any]:
-    try:
-        if stands_at is not None:
-            scripts.get_revision(stands_at)
-    except (CommandError, RevisionError):
-        raise UnknownRevisionError(plugin=source.plugin_id, revision=stands_at or "") from None
-    try:
-        if is_upgrade:
-            return list(scripts._upgrade_revs(target, stands_at))  # type: ignore[arg-type]
-        return list(scripts._downgrade_revs(target, stands_at))
-    except (CommandError, ResolutionError) as error:
-        raise MigrationScriptsError(plugin=source.plugin_id, reason=str(error)) from error
-
-
-def _current(connection: Connection, source: MigrationSource) -> str | None:
-    if not inspect(connection).has_table(source.version_table):
-        return None
-    rows = connection.execute(text(f"SELECT version_num FROM {source.version_table}")).scalars().all()  # noqa: S608
-    return rows[0] if rows else None
+            tables = ", ".join(sorted({str(row[0]) for row in broken}))
+            raise MigrationScriptsError(plugin=plugin, reason=f"they leave rows without parents in {tables}")

@@ -174,7 +174,7 @@ async def test_two_sessions_in_one_thread_do_not_hang_for_ever(counters: Databas
 
     with counters.session() as first:
         take(first)
-        with counters.new_session() as second, pytest.raises(Exception, match="was not free within|lock timeout"):
+        with counters.new_session() as second, pytest.raises(Exception, match=r"was not free within|lock timeout"):
             await asyncio.to_thread(_with_short_patience, counters, second, take)
     assert counters.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     with counters.session() as session:
