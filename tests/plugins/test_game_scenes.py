@@ -229,38 +229,35 @@ async def test_scenes_are_listed_without_graphs(
         assert (await user_client.get(SCENES, params=query)).status_code == 422, query
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"title": "a\\u0000"}',
-        b'{"title": "\\ud800"}',
-        b'{"title": "a", "meta": {"\\ud800": 1}}',
-        b'{"title": "a", "nodes": [{"id": "n", "meta": {"x": NaN}}]}',
-        b'{"title": "a", "nodes": [{"id": "n", "asset_id": 99999999999}]}',
-        b'{"title": "a", "nodes": [{"id": "n\\u0000"}]}',
-        b'{"title": "a", "nodes": [{"id": true}]}',
-        b'{"title": "a", "nodes": [[]]}',
-        b'{"title": "a", "nodes": {"id": "n"}}',
-        b'{"title": "a", "nodes": [{"id": "n"}], "edges": [{"from": "n", "to": "n", "weight": 1e999}]}',
-        b'{"title": "a", "nodes": [{"id": "n"}], "edges": [{"from": "n", "to": "n", "conditions": [{"type": "any",'
-        b' "of": [{"type": "flag", "path": "\\u0000"}]}]}]}',
-        b'{"title": "a", "nodes": [{"id": "n"}], "edges": [{"from": "n", "to": "n", "conditions": ['
-        + b'{"type": "not", "of": ' * 200
-        + b'{"type": "flag", "path": "x"}'
-        + b"}" * 200
-        + b"]}]}",
-        b'{"title": "a", "nodes": [{"id": "n"}], "edges": [{"from": "n", "to": "n", "effects": ["x"]}]}',
-        b"[]",
-        b"null",
-        b"",
-    ],
-)
-async def test_a_scene_that_cannot_be_stored_is_refused(admin_client: httpx.AsyncClient, body: bytes) -> None:
+LOOP = b'{"title": "a", "nodes": [{"id": "n"}], "edges": [{"from": "n", "to": "n", %s}]}'
+WRONG_SCENES = [
+    b'{"title": "a\\u0000"}',
+    b'{"title": "\\ud800"}',
+    b'{"title": "a", "meta": {"\\ud800": 1}}',
+    b'{"title": "a", "nodes": [{"id": "n", "meta": {"x": NaN}}]}',
+    b'{"title": "a", "nodes": [{"id": "n", "asset_id": 99999999999}]}',
+    b'{"title": "a", "nodes": [{"id": "n\\u0000"}]}',
+    b'{"title": "a", "nodes": [{"id": true}]}',
+    b'{"title": "a", "nodes": [[]]}',
+    b'{"title": "a", "nodes": {"id": "n"}}',
+    LOOP % b'"weight": 1e999',
+    LOOP % b'"conditions": [{"type": "any", "of": [{"type": "flag", "path": "\\u0000"}]}]',
+    LOOP
+    % (b'"conditions": [' + b'{"type": "not", "of": ' * 200 + b'{"type": "flag", "path": "x"}' + b"}" * 200 + b"]"),
+    LOOP % b'"effects": ["x"]',
+    b"[]",
+    b"null",
+    b"",
+]
+
+
+async def test_a_scene_that_cannot_be_stored_is_refused(admin_client: httpx.AsyncClient) -> None:
     """Bad input is a problem with a status below 500, whatever the database would have said."""
-    answer = await admin_client.post(SCENES, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (400, 422), answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert (await admin_client.get(SCENES)).json()["total"] == 0
+    for body in WRONG_SCENES:
+        answer = await admin_client.post(SCENES, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422), (body, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (await admin_client.get(SCENES)).json()["total"] == 0
 
 
 class _Shelf:

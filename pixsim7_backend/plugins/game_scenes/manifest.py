@@ -73,7 +73,7 @@ def get_scene(scene_id: PathId, response: Response, user: CurrentUser, db: ReadO
 
 @router.put("/{scene_id}")
 def replace_scene(
-    scene_id: PathId, graph: SceneGraph, response: Response, if_match: IfMatch, user: AdminUser, db: DbSession
+    *, scene_id: PathId, graph: SceneGraph, response: Response, if_match: IfMatch, user: AdminUser, db: DbSession
 ) -> SceneSaved:
     """Replace a whole scene, or nothing of it.
 

@@ -68,7 +68,7 @@ def get_session(session_id: PathId, response: Response, user: CurrentUser, db: R
 
 @router.patch("/{session_id}")
 def patch_session(
-    session_id: PathId, patch: SessionPatch, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
+    *, session_id: PathId, patch: SessionPatch, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
 ) -> SessionView:
     """Merge the patch (RFC 7386) into the session; 412 when ``If-Match`` names an older version.
 
@@ -92,7 +92,7 @@ def delete_session(session_id: PathId, if_match: IfMatch, user: CurrentUser, db:
 
 @router.post("/{session_id}/advance")
 def advance_session(
-    session_id: PathId, step: Step, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
+    *, session_id: PathId, step: Step, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
 ) -> SessionView:
     """Take an edge: its effects are applied and the session stands at its end.
 

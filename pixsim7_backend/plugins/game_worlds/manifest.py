@@ -58,7 +58,7 @@ def get_world(world_id: PathId, response: Response, user: CurrentUser, db: ReadO
 
 @router.patch("/{world_id}")
 def change_world(
-    world_id: PathId, changes: WorldChanges, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
+    *, world_id: PathId, changes: WorldChanges, response: Response, if_match: IfMatch, user: CurrentUser, db: DbSession
 ) -> World:
     """Merge the changes (RFC 7386) into a world; 412 when ``If-Match`` names an older version."""
     world = store.get_locked(db, world_id, user)
