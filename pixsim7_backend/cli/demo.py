@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import Annotated
 
-def demo() -> None:
-    """Fill a small playable world in a database of its own and play it through over HTTP."""
+import typer
+
+from pixsim7_backend.cli.output import CommandError, JsonFlag
+from pixsim7_backend.cli.users import PASSWORD_VARIABLE
+
+
+def demo(
+    server: Annotated[
+        str | None, typer.Option(help="Address of a running server; without it a private one is started.")
+    ] = None,
+    admin: Annotated[str, typer.Option(help="E-mail address or username of an admin of that server.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Fill a small playable world and play it through over HTTP, showing every event.
+
+    On a running server places, people and the scene stay; a second run adds nothing. The admin's
+    password is asked for, or read from the environment variable PIXSIM7_ADMIN_PASSWORD.
+    """
     from pixsim7_backend.demo import run
 
-    run()
+    if server is None:
+        run(as_json=as_json)
+        return
+    if not admin:
+        raise CommandError("only admins may add places and people; name one with --admin", exit_status=2)
+    run(server, login=admin, password=_password(), as_json=as_json)
+
+
+def _password() -> str:
+    if from_environment := os.environ.get(PASSWORD_VARIABLE):
+        return from_environment
+    if not sys.stdin.isatty():
+        raise CommandError(f"there is no terminal to ask for the password; set {PASSWORD_VARIABLE}", exit_status=2)
+    answer: str = typer.prompt("Password", hide_input=True)
+    return answer

@@ -1,0 +1,1 @@
+"""Two plugins that only the demo's private server loads: adding a folder adds a feature."""
