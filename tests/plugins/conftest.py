@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +163,28 @@ def beside_backend(backend_settings: Settings) -> Iterator[Database]:
     database.close()
 
 
-def wipe(database: Database) -> None:
-    """Empty all tables but those of the migrations, and let ids start at 1."""
+@pytest.fixture(scope="module")
+def wipe(beside_backend: Database) -> Callable[[], None]:
+    """Empties all tables but those of the migrations, and lets ids start at 1."""
+    statements: list[str] = []
+
+    def clean() -> None:
+        if not statements:
+            statements.extend(_emptying(beside_backend))
+        with beside_backend.session() as session:
+            for statement in statements:
+                session.execute(text(statement))
+
+    return clean
+
+
+def _emptying(database: Database) -> list[str]:
+    """Return the statements, referring tables first; DELETE, since TRUNCATE costs tenths of a second."""
     with database.session() as session:
-        tables = [
-            f'"{name}"' for name in inspect(session.connection()).get_table_names() if not name.startswith("alembic_")
-        ]
-        if not database.is_sqlite:
-            session.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
-            return
-        session.execute(text("PRAGMA defer_foreign_keys=ON"))
-        for table in tables:
-            session.execute(text(f"DELETE FROM {table}"))
+        ordered = [name for name, _ in inspect(session.connection()).get_sorted_table_and_fkc_names() if name]
+    deletes = [f'DELETE FROM "{name}"' for name in reversed(ordered) if not name.startswith("alembic_")]
+    restart = "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
+    return deletes if database.is_sqlite else [*deletes, restart]
 
 
 # --- inside this process --------------------------------------------------------------------------
@@ -189,9 +199,11 @@ async def running_app(backend_settings: Settings, backend_environment: None) -> 
 
 
 @pytest.fixture
-async def backend(running_app: FastAPI, backend_settings: Settings, beside_backend: Database) -> AsyncIterator[Backend]:
+async def backend(
+    running_app: FastAPI, backend_settings: Settings, beside_backend: Database, wipe: Callable[[], None]
+) -> AsyncIterator[Backend]:
     """An anonymous client of the running backend, whose tables are empty."""
-    await anyio.to_thread.run_sync(wipe, beside_backend)
+    await anyio.to_thread.run_sync(wipe)
     client = Backend(backend_settings, beside_backend, "http://backend.test", app=running_app)
     yield client
     await client.aclose()
@@ -252,11 +264,11 @@ def live_server(backend_settings: Settings, live_workers: int) -> Iterator[tuple
 
 @pytest.fixture
 async def live_backend(
-    live_server: tuple[str, Path], backend_settings: Settings, beside_backend: Database
+    live_server: tuple[str, Path], backend_settings: Settings, beside_backend: Database, wipe: Callable[[], None]
 ) -> AsyncIterator[Backend]:
     """An anonymous client of a real server, whose tables are empty."""
     url, log = live_server
-    await anyio.to_thread.run_sync(wipe, beside_backend)
+    await anyio.to_thread.run_sync(wipe)
     client = Backend(backend_settings, beside_backend, url, log=log)
     yield client
     await client.aclose()

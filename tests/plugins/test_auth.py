@@ -11,6 +11,7 @@ import argon2
 import httpx
 import jwt
 import pytest
+from sqlalchemy import event
 
 from tests.plugins.conftest import PASSWORD, Backend, Client
 
@@ -534,6 +535,35 @@ async def test_an_address_is_limited_over_all_accounts(backend: Backend, tune: T
     assert (await sprayers[0].post(f"{AUTH}/login", json=right)).status_code == 429
     elsewhere = await backend.new_client("2001:db8:0:2::1")
     assert (await elsewhere.post(f"{AUTH}/login", json=right)).status_code == 200
+
+
+async def test_a_full_queue_is_429_and_counts_nowhere(backend: Backend, tune: Tune) -> None:
+    """A flood is answered before the database is asked, and does not use up anybody's attempts."""
+    await backend.post(f"{AUTH}/register", json=ANN)
+    hashing: Any = type(backend.app.state.auth.passwords)
+    tune(passwords=hashing(backend.app.state.auth.settings.hash_cost, concurrency=1, queue=0))
+    with backend.app.state.auth.passwords.place():
+        for path, body in (("login", {"username": "ann", "password": PASSWORD}), ("register", ANN)):
+            answer = await backend.post(f"{AUTH}/{path}", json=body)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    assert backend.execute("SELECT key FROM auth_login_attempts") == []
+    assert (await backend.post(f"{AUTH}/login", json={"username": "ann", "password": PASSWORD})).status_code == 200
+
+
+async def test_who_asks_is_one_query_that_only_reads(backend: Backend, user_client: Client) -> None:
+    """Authenticating costs one statement by an indexed column, on the engine that cannot write."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    database = backend.app.state.database
+    for engine in (database.engine, database.reading_engine):
+        event.listen(engine, "before_cursor_execute", note)
+    assert (await user_client.get("/api/v1/users/99")).status_code == 403
+    assert [each.split()[0] for each in statements if each.split()[0] in ("SELECT", "INSERT", "UPDATE")] == ["SELECT"]
+    for engine in (database.engine, database.reading_engine):
+        event.remove(engine, "before_cursor_execute", note)
 
 
 async def test_old_counters_are_dropped(backend: Backend, tune: Tune) -> None:

@@ -31,7 +31,8 @@ class _Attempt:
 
 async def register(auth: AuthRuntime, db: Session, new: Registration, client: Client) -> AccessToken:
     """Make an account and log it in; DuplicateAccountError when the address or the name is taken."""
-    password_hash = await auth.passwords.hash(new.password.get_secret_value())
+    with auth.passwords.place():
+        password_hash = await auth.passwords.hash(new.password.get_secret_value())
 
     def store() -> AccessToken:
         user = accounts.create_account(db, new, password_hash=password_hash)
@@ -48,8 +49,9 @@ async def log_in(auth: AuthRuntime, db: Session, given: Credentials, client: Cli
         Forbidden: the password is right, but the account is deactivated.
         TooManyRequests: this address, or anybody for this account, failed too often lately.
     """
-    attempt = await run_in_threadpool(_admit, auth, db, given.identifier, client)
-    verdict = await auth.passwords.verify(attempt.password_hash, given.password.get_secret_value())
+    with auth.passwords.place():
+        attempt = await run_in_threadpool(_admit, auth, db, given.identifier, client)
+        verdict = await auth.passwords.verify(attempt.password_hash, given.password.get_secret_value())
     if not verdict.matches:
         raise _wrong_password()
     return await run_in_threadpool(_complete, auth, db, attempt, verdict, client)
@@ -57,11 +59,12 @@ async def log_in(auth: AuthRuntime, db: Session, given: Credentials, client: Cli
 
 async def change_password(auth: AuthRuntime, db: Session, login: Login, change: PasswordChange, client: Client) -> None:
     """Replace the caller's password and end their other logins; guesses count like failed logins."""
-    attempt = await run_in_threadpool(_admit, auth, db, login.user.email, client)
-    verdict = await auth.passwords.verify(attempt.password_hash, change.current_password.get_secret_value())
-    if not verdict.matches:
-        raise Forbidden("the current password is wrong")
-    new_hash = await auth.passwords.hash(change.new_password.get_secret_value())
+    with auth.passwords.place():
+        attempt = await run_in_threadpool(_admit, auth, db, login.user.email, client)
+        verdict = await auth.passwords.verify(attempt.password_hash, change.current_password.get_secret_value())
+        if not verdict.matches:
+            raise Forbidden("the current password is wrong")
+        new_hash = await auth.passwords.hash(change.new_password.get_secret_value())
     await run_in_threadpool(_replace_password, db, login, attempt, new_hash)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,11 +38,7 @@ class Verdict:
 
 
 class PasswordHashing:
-    """Hashes and verifies passwords.
-
-    At most ``concurrency`` hashes run and at most ``queue`` wait; who comes on top is sent away with
-    429 at once, so that the answer to a flood costs nothing.
-    """
+    """Hashes and verifies passwords: ``concurrency`` at once, while ``queue`` more may have a :meth:`place`."""
 
     def __init__(self, cost: HashCost, *, concurrency: int, queue: int) -> None:
         self._hasher = PasswordHasher(time_cost=cost.time, memory_cost=cost.memory_kib, parallelism=cost.lanes)
@@ -49,6 +46,21 @@ class PasswordHashing:
         self._slots = CapacityLimiter(concurrency)
         self._most = concurrency + queue
         self._present = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place among those whose password is hashed; taken before anything else is done for a request.
+
+        Raises:
+            TooManyRequests: all places are taken. So the answer to a flood costs nothing, and counts nowhere.
+        """
+        if self._present >= self._most:
+            raise TooManyRequests("too many logins and registrations at once", retry_after=1)
+        self._present += 1
+        try:
+            yield
+        finally:
+            self._present -= 1
 
     def hash_now(self, password: str) -> str:
         """Hash in the calling thread; for the command line."""
@@ -79,13 +91,7 @@ class PasswordHashing:
         return self._hasher.hash(password) if self._hasher.check_needs_rehash(stored) else None
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        if self._present >= self._most:
-            raise TooManyRequests("too many logins and registrations at once", retry_after=1)
-        self._present += 1
-        try:
-            return await to_thread.run_sync(work, limiter=self._slots)
-        finally:
-            self._present -= 1
+        return await to_thread.run_sync(work, limiter=self._slots)
 
 
 def _decoy(hasher: PasswordHasher, cost: HashCost) -> str:

@@ -80,21 +80,12 @@ async def test_few_hashes_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak == 2
 
 
-async def test_a_flood_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes when the queue is full gets 429 with Retry-After at once; afterwards there is room again."""
-    hasher, gate = hashing(concurrency=1, queue=1), threading.Event()
-
-    def wait(password: str) -> str:
-        gate.wait(10)
-        return password
-
-    monkeypatch.setattr(hasher, "hash_now", wait)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(hasher.hash, "a")
-        tasks.start_soon(hasher.hash, "b")
-        await anyio.wait_all_tasks_blocked()
-        with pytest.raises(TooManyRequests) as caught:
-            await hasher.hash("c")
+async def test_a_flood_is_sent_away() -> None:
+    """Who comes when all places are taken gets 429 with Retry-After at once; afterwards there is room again."""
+    hasher = hashing(concurrency=1, queue=1)
+    with hasher.place():
+        with hasher.place(), pytest.raises(TooManyRequests) as caught, hasher.place():
+            pytest.fail("a third place among two")
         assert caught.value.headers == {"Retry-After": "1"}
-        gate.set()
-    assert await hasher.hash("d") == "d"
+        with hasher.place():
+            assert await hasher.verify(None, "x") == Verdict(matches=False)
