@@ -8,7 +8,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks
+from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks, ports
 from tests.plugins.conftest import Backend
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +125,15 @@ async def test_somebody_elses_world_cannot_be_entered(
     assert (await user_client.get(f"{SESSIONS}{session['id']}")).json() == session
     own = (await user_client.post(WORLDS, json={"name": "Mine"})).json()
     assert (await _patch(user_client, session, flags={"world": {"id": own["id"]}}))["version"] == 2
+
+
+async def test_where_nobody_keeps_worlds_any_id_is_taken(
+    user_client: httpx.AsyncClient, scene_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions only welcome worlds; without them the id is stored unchecked, and time begins at 0."""
+    monkeypatch.setattr(ports, "find", lambda _name: None)
+    session = await _begin(user_client, scene_id, world_id=4711)
+    assert (session["flags"], session["world_time"]) == ({"world": {"id": 4711}}, 0.0)
 
 
 async def test_a_session_needs_a_scene_that_can_be_played(

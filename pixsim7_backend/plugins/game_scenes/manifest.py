@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from pixsim7_backend.conditional import IfMatch, etag
 from pixsim7_backend.db import DbSession, ReadOnlyDb
@@ -44,7 +44,7 @@ def list_scenes(
     playable: Annotated[bool | None, Query(description="only scenes with (or without) an entry node")] = None,
 ) -> Page[SceneSummary]:
     """List the scenes by id, without their graphs."""
-    scenes = select(GameScene)
+    scenes = select(GameScene).options(defer(GameScene.nodes), defer(GameScene.edges), defer(GameScene.meta))
     if title is not None:
         scenes = scenes.where(GameScene.title.icontains(title, autoescape=True))
     if playable is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 from sqlalchemy import select
+from sqlalchemy.orm import defer
 
 from pixsim7_backend.conditional import IfMatch, etag
 from pixsim7_backend.db import DbSession, ReadOnlyDb
@@ -44,7 +45,8 @@ def list_sessions(
     scene_id: Annotated[RowId | None, Query(description="only sessions of this scene")] = None,
 ) -> Page[SessionSummary]:
     """List the caller's sessions by id, without what they remember."""
-    sessions = select(GameSession).where(GameSession.user_id == user.id)
+    without_memory = defer(GameSession.flags), defer(GameSession.relationships)
+    sessions = select(GameSession).where(GameSession.user_id == user.id).options(*without_memory)
     if scene_id is not None:
         sessions = sessions.where(GameSession.scene_id == scene_id)
     return paginate(db, sessions, page)

@@ -18,7 +18,6 @@ class GameWorld(Timestamps, RowVersion, Base):
     __tablename__ = "game_worlds"
     __table_args__ = (Index("ix_game_worlds_owner_id_id", "owner_id", "id"),)
     community_read = frozenset({"id", "owner_id", "name", "world_time", "meta"})
-    community_write = frozenset({"meta"})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner_id: Mapped[int]
