@@ -6,8 +6,6 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from pixsim7_backend.db.urls import redact
-
 if TYPE_CHECKING:
     from redis import Redis
     from redis.asyncio import Redis as AsyncRedis
@@ -101,7 +99,7 @@ def check_redis(url: str | None = None) -> str | None:
     try:
         client.ping()
     except (RedisError, OSError) as error:
-        return f"Redis at {redact(url)} does not answer ({type(error).__name__}); start it, or correct REDIS_URL"
+        return f"Redis at {_shown(url)} does not answer ({type(error).__name__}); start it, or correct REDIS_URL"
     finally:
         client.close()
     return None
@@ -123,5 +121,11 @@ def _connect(url: str, timeout: float | None = None) -> Redis:
     return client
 
 
+def _shown(url: str) -> str:
+    from pixsim7_backend.db.urls import redact
+
+    return redact(url)
+
+
 def _malformed(url: str) -> RedisNotConfiguredError:
-    return RedisNotConfiguredError(f"REDIS_URL ({redact(url)}) is not a Redis URL; write it like {EXAMPLE}")
+    return RedisNotConfiguredError(f"REDIS_URL ({_shown(url)}) is not a Redis URL; write it like {EXAMPLE}")

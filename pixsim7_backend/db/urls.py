@@ -13,7 +13,7 @@ from .errors import DatabaseUrlError
 DEFAULT_DATA_DIRECTORY = "data"
 DEFAULT_FILE = "pixsim7.sqlite3"
 
-_SECRET_PARAMETERS = frozenset({"password", "passfile", "sslpassword", "sslkey", "user"})
+_SECRET_PARAMETERS = frozenset({"password", "passfile", "sslpassword"})
 
 
 def database_url_from_environment() -> str:
@@ -52,5 +52,5 @@ def redact(url: URL | str) -> str:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         return "<not a URL>"
-    query = {key: "***" if key in _SECRET_PARAMETERS else value for key, value in parsed.query.items()}
+    query = {key: "redacted" if key in _SECRET_PARAMETERS else value for key, value in parsed.query.items()}
     return parsed.set(query=query).render_as_string(hide_password=True)
