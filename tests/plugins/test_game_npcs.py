@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks
+from tests.plugins.conftest import Backend
 
 pytestmark = pytest.mark.anyio
 
@@ -440,6 +441,26 @@ async def test_a_deleted_location_is_let_go_of(
     state = (await user_client.get(f"{PATH}/{npc_id}/state")).json()
     assert (state["current_location_id"], state["state"]) == (None, {"kept": True})
     assert await whereabouts(user_client, world_time=9 * HOUR) == {npc_id: inn}
+
+
+async def test_a_disabled_plugin_holds_no_location(
+    backend: Backend, admin_client: httpx.AsyncClient, user_client: httpx.AsyncClient
+) -> None:
+    """While NPCs are switched off, their rows keep no location from being deleted, and let go of it."""
+    home, jail = await make_places(admin_client, 2)
+    npc_id = await make(admin_client, "npcs", name="Mira", home_location_id=home)
+    await put_state(admin_client, npc_id, current_location_id=jail, state={})
+    manager = backend.app.state.plugin_manager
+    await manager.disable("game-npcs", cascade=True)
+    try:
+        assert (await user_client.get(f"{PATH}/")).status_code == 404
+        for place in (home, jail):
+            assert (await admin_client.delete(f"/api/v1/game/locations/{place}")).status_code == 204
+    finally:
+        await manager.enable("game-npcs")
+        await manager.enable("game-stealth")
+    assert (await user_client.get(f"{PATH}/{npc_id}")).json()["home_location_id"] is None
+    assert await presence(user_client) == []
 
 
 async def test_locations_are_deleted_while_npcs_move_there(
