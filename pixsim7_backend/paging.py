@@ -25,6 +25,7 @@ from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, false, func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeDecorator
 
 __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Page", "PageParams", "PageRequest", "paginate", "paginate_async"]
 
@@ -182,26 +183,27 @@ def _is_behind(column: ColumnElement[Any], value: Any, is_descending: bool) -> C
 
 
 def _to_json(value: Any) -> Any:
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
 
 
 def _from_json(value: Any, column: ColumnElement[Any]) -> Any:
     """Return the key if it is one that the column could hold; raise ValueError otherwise."""
     if value is None and _is_nullable(column):
         return None
-    kind = column.type.python_type
+    kind = _python_type(column)
     if kind is datetime:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise ValueError("without a time zone")
-        return moment
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or (kind is int and abs(value) > _LARGEST_INTEGER):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    key: Any = float(value) if kind is float and type(value) is int else value
+    if type(key) is not kind or (kind is int and abs(key) > _LARGEST_INTEGER):
         raise ValueError("of another type")
-    if kind is str and ("\x00" in value or value.encode() is None):
+    if kind is str and "\x00" in key.encode().decode():
         raise ValueError("not storable")
-    return value
+    return key
+
+
+def _python_type(column: ColumnElement[Any]) -> type:
+    kind = column.type
+    return kind.impl_instance.python_type if isinstance(kind, TypeDecorator) else kind.python_type
 
 
 def _malformed(cursor: str) -> RequestValidationError:
