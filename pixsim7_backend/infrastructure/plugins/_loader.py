@@ -143,7 +143,7 @@ class _Exports:
         if not isinstance(manifest, PluginManifest):
             raise self._wrong("manifest", "a PluginManifest: `manifest = PluginManifest(id=..., ...)`", manifest)
         if manifest.id != self._plugin:
-            problem = f"`id` is {manifest.id!r} after the import, but was read as {self._plugin!r}"
+            problem = f"`id` is {manifest.id!r} once imported, not {self._plugin!r}; write it as a literal text"
             raise InvalidManifestError(plugin=self._plugin, file=self._source.manifest_file, problems=[problem])
         check_complete(manifest, file=self._source.manifest_file, plugin=self._plugin)
         return manifest
