@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pixsim7_backend.plugins.auth import secret_key
 from pixsim7_backend.plugins.auth.secret_key import (
     FILE_NAME,
     WeakSecretError,
@@ -74,15 +75,11 @@ def test_many_threads_agree(tmp_path: Path) -> None:
 def test_four_processes_agree(tmp_path: Path) -> None:
     """Four workers that start at once sign with one secret."""
     code = (
-        "import sys; from pathlib import Path; from pixsim7_backend.plugins.auth.secret_key import stored_secret;"
-        "sys.stdin.readline(); print(stored_secret(Path(sys.argv[1])))"
+        "import pathlib, runpy, sys; make = runpy.run_path(sys.argv[1])['stored_secret'];"
+        "sys.stdin.readline(); print(make(pathlib.Path(sys.argv[2])))"
     )
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
+    command = [sys.executable, "-c", code, secret_key.__file__, str(tmp_path)]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
