@@ -194,11 +194,15 @@ def _from_json(value: Any, column: ColumnElement[Any]) -> Any:
     if kind is datetime:
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
     key: Any = float(value) if kind is float and type(value) is int else value
-    if type(key) is not kind or (kind is int and abs(key) > _LARGEST_INTEGER):
+    if type(key) is not kind or not _is_storable(key):
         raise ValueError("of another type")
-    if kind is str and "\x00" in key.encode().decode():
-        raise ValueError("not storable")
     return key
+
+
+def _is_storable(key: Any) -> bool:
+    if isinstance(key, int):
+        return abs(key) <= _LARGEST_INTEGER
+    return not isinstance(key, str) or "\x00" not in key.encode().decode()  # a lone surrogate is a ValueError
 
 
 def _python_type(column: ColumnElement[Any]) -> type:
