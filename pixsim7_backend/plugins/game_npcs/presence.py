@@ -60,7 +60,7 @@ class _Question:
         return {npc_id: home for npc_id, home in rows}  # noqa: C416  # rows are no pairs to dict()
 
     def schedules(self, db: Session) -> Mapping[int, Sequence[ScheduleEntry]]:
-        """What may be active of the candidates' weeks: today's stays, and yesterday's that may run overnight."""
+        """What may be active of the candidates' weeks: what has begun today, and yesterday's nights."""
         rows = db.execute(
             select(
                 NpcStay.npc_id,
@@ -70,7 +70,7 @@ class _Question:
                 NpcStay.location_id,
                 NpcStay.rule,
             )
-            .where(NpcStay.npc_id.in_(self._candidates()), self._is_today())
+            .where(NpcStay.npc_id.in_(self._candidates()), self._may_hold())
             .order_by(NpcStay.npc_id, NpcStay.position)
         )
         schedules: defaultdict[int, list[ScheduleEntry]] = defaultdict(list)
@@ -93,11 +93,13 @@ class _Question:
     def _is_candidate(self) -> ColumnElement[bool]:
         if self.location_id is None:
             return GameNpc.id.is_not(None)
-        staying = select(NpcStay.npc_id).where(NpcStay.location_id == self.location_id, self._is_today())
+        staying = select(NpcStay.npc_id).where(NpcStay.location_id == self.location_id, self._may_hold())
         put_there = select(NpcStateRow.npc_id).where(
             NpcStateRow.current_location_id == self.location_id, in_world(self.world_id)
         )
         return or_(GameNpc.home_location_id == self.location_id, GameNpc.id.in_(staying), GameNpc.id.in_(put_there))
 
-    def _is_today(self) -> ColumnElement[bool]:
-        return NpcStay.day_of_week.in_((self.moment.day, self.moment.day_before))
+    def _may_hold(self) -> ColumnElement[bool]:
+        begun = (NpcStay.day_of_week == self.moment.day) & (NpcStay.start_time <= self.moment.second)
+        overnight = (NpcStay.day_of_week == self.moment.day_before) & (NpcStay.end_time < NpcStay.start_time)
+        return begun | overnight
