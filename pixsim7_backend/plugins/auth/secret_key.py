@@ -71,7 +71,7 @@ def stored_secret(data_dir: Path) -> str:
     """
     path = data_dir / FILE_NAME
     if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _publish(path, secrets.token_urlsafe(48))
     secret = _read_private(path)
     if find_weakness(secret):
