@@ -16,7 +16,7 @@ from pixsim7_backend.cli.output import print_json
 from .client import DemoError, EventFeed, GameClient
 from .play import play
 from .report import count_events, show, to_json
-from .server import Server, private_server
+from .server import OWN_PLUGINS, Server, private_server
 
 __all__ = ["DemoError", "run"]
 
@@ -70,6 +70,6 @@ def _logged_in(server: Server) -> Iterator[GameClient]:
 
 def _summary(fired: dict[str, int], feed: EventFeed) -> str:
     if not feed.is_available:
-        return "This server shows no events: it does not load the demo's observer."
+        return f"This server shows no events; start it with EXTRA_PLUGINS_DIRS={OWN_PLUGINS} to see them."
     counted = ", ".join(f"{name} ({times})" if times > 1 else name for name, times in fired.items())
     return f"Events that fired: {counted}."

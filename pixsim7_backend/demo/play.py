@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import story
-from .client import Event, EventFeed, GameClient, RefusedError
+from .client import DemoError, Event, EventFeed, GameClient, RefusedError
 from .stage import Stage, set_stage
 
 __all__ = ["Step", "play"]
@@ -100,6 +100,8 @@ class _Player:
         """Take the edges of the walk, after trying a door that is locked."""
         scene = self.client.call("GET", f"/game/scenes/{self.stage.scene_id}")
         edges = {edge["id"]: edge for edge in scene["edges"]}
+        if not edges.keys() >= {*story.WALK, story.LOCKED}:
+            raise DemoError(f"scene {scene['id']} is called {scene['title']!r} but is another one; rename it")
         labels = {node["id"]: node["label"] for node in scene["nodes"]}
         yield self._take(edges[story.WALK[0]], labels)
         yield self._try(edges[story.LOCKED])
@@ -185,7 +187,7 @@ class _Player:
             ("attempts", len(attempts)),
             ("stolen", sum(each["success"] for each in attempts)),
             (f"suspicion of {story.MARK}", record["suspicion"].get(key, 0)),
-            (f"affinity of {story.MARK}", session["relationships"][key]["affinity"]),
+            (f"affinity of {story.MARK}", session["relationships"].get(key, {}).get("affinity", 0)),
             ("entries in the history", history["total"]),
         ]
         return Step("What is remembered", columns=("what", "value"), rows=_as_text(rows), events=self.feed.take())

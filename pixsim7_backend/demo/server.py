@@ -20,9 +20,10 @@ import pixsim7_backend
 
 from .client import DemoError
 
-__all__ = ["Server", "private_server"]
+__all__ = ["OWN_PLUGINS", "Server", "private_server"]
 
 PACKAGE = Path(pixsim7_backend.__file__).parent
+OWN_PLUGINS = PACKAGE / "demo" / "plugins"
 ADMIN_EMAIL = "demo@example.org"
 START_SECONDS = 60.0
 
@@ -59,7 +60,7 @@ def _environment(place: Path, password: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join((str(PACKAGE.parent), os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep),
         "DATA_DIR": str(place),
         "PLUGINS_DIR": str(PACKAGE / "plugins"),
-        "EXTRA_PLUGINS_DIRS": str(PACKAGE / "demo" / "plugins"),
+        "EXTRA_PLUGINS_DIRS": str(OWN_PLUGINS),
         "LOG_LEVEL": "WARNING",
         "PIXSIM7_ADMIN_PASSWORD": password,
     }

@@ -194,8 +194,19 @@ async def test_a_second_run_adds_nothing(live_backend: Backend, capsys: pytest.C
         printed = capsys.readouterr().out
         assert printed.count(f"  {word}") == 8, printed
         assert "This server shows no events" in printed
+        assert "EXTRA_PLUGINS_DIRS" in printed
         assert await totals(admin) == {"locations": 4, "npcs": 3, "scenes": 1, "worlds": 0, "sessions": 0}
     assert (await admin.get("/api/v1/auth/sessions")).json()["total"] == 1
+
+
+async def test_a_scene_of_the_same_title_is_left_alone(live_backend: Backend) -> None:
+    """The demo plays its own scene only, says so, and takes its session and world along."""
+    admin = await live_backend.sign_up("boss", role="admin")
+    other = {"title": story.SCENE_TITLE, "entry_node_id": "a", "nodes": [{"id": "a"}]}
+    assert (await admin.post("/api/v1/game/scenes/", json=other)).status_code == 201
+    with pytest.raises(DemoError, match="is another one; rename it"):
+        await play(live_backend, "boss")
+    assert await totals(admin) == {"locations": 4, "npcs": 3, "scenes": 1, "worlds": 0, "sessions": 0}
 
 
 async def test_what_keeps_the_demo_from_playing_is_said(live_backend: Backend) -> None:

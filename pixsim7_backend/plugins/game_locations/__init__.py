@@ -5,9 +5,8 @@ from pixsim7_backend.plugins.game_scenes import check_assets
 from .manifest import manifest, router
 from .models import GameLocation
 from .schemas import Hotspot, LocationDetail, LocationSummary
-from .store import OCCUPANTS_PORT, Occupants, get, missing_locations, require_locations
-
-get_location = get
+from .store import OCCUPANTS_PORT, Occupants, missing_locations, require_locations
+from .store import get as get_location
 
 __all__ = [
     "manifest",

@@ -72,9 +72,10 @@ class NewLocation(_Input):
 class LocationChanges(_Input):
     """The fields to change, each replaced as a whole; what is left out stays."""
 
-    name: Name = ""
-    x: FiniteFloat = 0.0
-    y: FiniteFloat = 0.0
+    # Only what is set counts; factories keep the defaults, which mean nothing, out of the documentation.
+    name: Name = Field(default_factory=str)
+    x: FiniteFloat = Field(default_factory=float)
+    y: FiniteFloat = Field(default_factory=float)
     asset_id: RowId | None = None
     default_spawn: Name | None = None
     meta: JsonObject = Field(default_factory=dict)

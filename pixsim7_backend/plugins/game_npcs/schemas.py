@@ -47,7 +47,8 @@ class NewNpc(_Input):
 class NpcChanges(_Input):
     """The fields to change, each replaced as a whole; what is left out stays."""
 
-    name: Name = ""
+    # Only what is set counts; the factory keeps the default, which means nothing, out of the documentation.
+    name: Name = Field(default_factory=str)
     personality: JsonObject = Field(default_factory=dict)
     home_location_id: RowId | None = None
 
