@@ -7,7 +7,6 @@ made once (``prepare``): on SQLite the file is copied, on PostgreSQL the tables 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import uuid
@@ -21,9 +20,7 @@ import pytest
 from psycopg import sql
 
 from pixsim7_backend.db import Database
-
-SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
-"""Where tests may create databases."""
+from tests.services import postgresql_url
 
 KINDS = ("sqlite", "postgresql")
 
@@ -59,9 +56,9 @@ class _PreparedDatabase:
 
     def __init__(self, prepare: Prepare) -> None:
         self.name = f"pixsim7_test_{uuid.uuid4().hex}"
-        self.url = f"{SERVER.rpartition('/')[0]}/{self.name}"
+        self.url = f"{postgresql_url().rpartition('/')[0]}/{self.name}"
         create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 STRATEGY wal_log")
-        with psycopg.connect(SERVER, autocommit=True) as server:
+        with psycopg.connect(postgresql_url(), autocommit=True) as server:
             server.execute(create.format(sql.Identifier(self.name)))
         _made.append(self.name)
         prepare(self.url)
@@ -69,7 +66,7 @@ class _PreparedDatabase:
 
     def reset(self) -> bool:
         """Empty all tables and close connections that were left; False when the schema was changed."""
-        with psycopg.connect(SERVER, autocommit=True) as server:
+        with psycopg.connect(postgresql_url(), autocommit=True) as server:
             server.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [self.name]
             )
@@ -120,7 +117,7 @@ def _prepare_file(prepare: Prepare) -> Path:
 def pytest_unconfigure() -> None:
     """Drop what this process has made."""
     if _made:
-        with psycopg.connect(SERVER, autocommit=True) as server:
+        with psycopg.connect(postgresql_url(), autocommit=True) as server:
             for name in _made:
                 server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         _made.clear()

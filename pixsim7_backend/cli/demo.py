@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 
 from pixsim7_backend.cli.output import CommandError, JsonFlag
-from pixsim7_backend.cli.users import PASSWORD_VARIABLE
+from pixsim7_backend.cli.passwords import admin_password
 
 
 def demo(
@@ -31,13 +29,4 @@ def demo(
         return
     if not admin:
         raise CommandError("only admins may add places and people; name one with --admin", exit_status=2)
-    run(server, login=admin, password=_password(), as_json=as_json)
-
-
-def _password() -> str:
-    if from_environment := os.environ.get(PASSWORD_VARIABLE):
-        return from_environment
-    if not sys.stdin.isatty():
-        raise CommandError(f"there is no terminal to ask for the password; set {PASSWORD_VARIABLE}", exit_status=2)
-    answer: str = typer.prompt("Password", hide_input=True)
-    return answer
+    run(server, login=admin, password=admin_password(), as_json=as_json)

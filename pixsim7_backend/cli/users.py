@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
+from pixsim7_backend.cli.passwords import VARIABLE, admin_password
 from pixsim7_backend.settings import load_settings
 
 app = typer.Typer(name="users", help="Manage accounts.", no_args_is_help=True)
-
-PASSWORD_VARIABLE = "PIXSIM7_ADMIN_PASSWORD"  # noqa: S105  # the name of a variable
 
 
 @app.callback()
@@ -56,12 +54,4 @@ def create_admin_account(
 def _password(*, is_piped: bool) -> str:
     if is_piped:
         return sys.stdin.readline().rstrip("\r\n")
-    if from_environment := os.environ.get(PASSWORD_VARIABLE):
-        return from_environment
-    if not sys.stdin.isatty():
-        raise CommandError(
-            f"there is no terminal to ask for the password; use --password-stdin, or set {PASSWORD_VARIABLE}",
-            exit_status=2,
-        )
-    answer: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return answer
+    return admin_password(is_new=True, other_ways=f"use --password-stdin, or set {VARIABLE}")
