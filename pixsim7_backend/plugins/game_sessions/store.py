@@ -9,7 +9,6 @@ from typing import Any, Protocol, cast
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import flag_modified
 
 from pixsim7_backend.db.models import utc_now
 from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks, ports
@@ -114,7 +113,7 @@ def store(
     before = session.state()
     problems = find_problems(state)
     if problems:
-        raise UnprocessableContent(f"the session cannot become so: {'; '.join(problems[:20])}")
+        raise UnprocessableContent(f"the session cannot be stored like this: {'; '.join(problems[:20])}")
     changes = merge_diff(before.to_json(), state.to_json())
     if not changes and detail is None and edge_id is None:
         return {}
@@ -122,7 +121,6 @@ def store(
         check_world(db, state.world_id, session.user_id)
     for name in changes:
         setattr(session, name, getattr(state, name))
-        flag_modified(session, name)  # {"a": 1} equals {"a": True} in Python, and would not be written
     db.flush()
     _record(db, session, kind=kind, detail=detail or {}, edge_id=edge_id, changes=changes, at=at)
     plugin_hooks.emit_after_commit(db, PluginEvents.SESSION_UPDATED, session.id, plain(changes))
