@@ -2,7 +2,7 @@
 
 Without it, requests beyond the pool wait for a connection or a lock inside threads of the pool that
 FastAPI runs endpoints in, until the request that holds what they wait for finds no thread to go on.
-The limit is below the number of those threads (40), so there is always one left.
+The limit is below the number of those threads (40), so that there is always one left.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from weakref import WeakKeyDictionary
 
 from .errors import DatabaseBusyError
 
-MAX_REQUESTS = 32
 TIMEOUT = 30.0
+_THREADS = 40
 
 
 class Admission:
     """Counts the requests that use one database, per event loop."""
 
     def __init__(self, capacity: int) -> None:
+        if not 0 < capacity < _THREADS:
+            raise ValueError(f"at most {_THREADS - 1} requests may use the database at once, not {capacity}")
         self.capacity = capacity
         self._turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 

@@ -18,32 +18,39 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
 
 from . import postgres, sqlite
-from .admission import MAX_REQUESTS, Admission
+from .admission import Admission
 from .gate import WriteGate
 from .sessions import PlatformSession
 from .urls import parse_url, redact
 
 _POOL_TIMEOUT = 30.0
+_KEPT = 5
+"""Connections that stay open when idle, per engine."""
+_BESIDE_REQUESTS = 18
+"""Connections for code outside of requests: tasks, event handlers, WebSockets, bodies that stream rows."""
 _databases: WeakSet[Database] = WeakSet()
 
 
 class Database:
     """Sessions of one database, for reading and writing or for reading only, blocking or async.
 
-    ``url`` is what ``DATABASE_URL`` may hold. Nothing is opened before it is needed. Close it with
-    :meth:`close`, or :meth:`aclose` inside an event loop.
+    ``url`` is what ``DATABASE_URL`` may hold. ``max_requests`` is how many requests of this process use
+    it at once (1 to 39); further ones wait. Each may take a connection for writing and one for reading.
+    Nothing is opened before it is needed. Close it with :meth:`close`, or :meth:`aclose` inside an
+    event loop.
 
     Raises:
         DatabaseUrlError: the URL is malformed or not supported.
+        ValueError: ``max_requests`` is out of range.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 0) -> None:
+    def __init__(self, url: str, *, max_requests: int | None = None) -> None:
         self.url = _absolute(parse_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.pool_size = pool_size or (40 if self.is_sqlite else 20)
         self._mutex = threading.RLock()
         self._engines: dict[str, Engine | AsyncEngine] = {}
-        self.admission = Admission(min(MAX_REQUESTS, self.pool_size))
+        usual = sqlite.MAX_REQUESTS if self.is_sqlite else postgres.MAX_REQUESTS
+        self.admission = Admission(usual if max_requests is None else max_requests)
         self._gate = WriteGate()
         _databases.add(self)
 
@@ -133,10 +140,12 @@ class Database:
         Raises:
             RuntimeError: there are async ones and an event loop runs here; await :meth:`aclose`.
         """
-        if any(isinstance(engine, AsyncEngine) for engine in self._engines.values()):
-            asyncio.run(self.aclose())
-        else:
+        if not any(isinstance(engine, AsyncEngine) for engine in self._engines.values()):
             self._dispose()
+        elif sqlite.is_event_loop_thread():
+            raise RuntimeError("an event loop runs here and there are async connections: await aclose() instead")
+        else:
+            asyncio.run(self.aclose())
 
     async def aclose(self) -> None:
         """Close all connections, those of the async engines too."""
@@ -177,8 +186,8 @@ class Database:
         url = sqlite.reading_url(self.url) if self.is_sqlite and is_reader else self.url
         options: dict[str, Any] = {
             "poolclass": AsyncAdaptedQueuePool if is_async else QueuePool,
-            "pool_size": self.pool_size,
-            "max_overflow": 10,
+            "pool_size": _KEPT,
+            "max_overflow": self.admission.capacity + _BESIDE_REQUESTS - _KEPT,
             "pool_timeout": _POOL_TIMEOUT,
             "pool_pre_ping": not self.is_sqlite,
             "connect_args": self._connect_args(),

@@ -12,6 +12,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import ReadOnlySessionError, UnstorableValueError
 
+MAX_REQUESTS = 10
+"""Two connections each: four workers stay below PostgreSQL's default of 100."""
 CONNECT_TIMEOUT = 10
 LOCK_TIMEOUT = 10.0
 """Seconds that a statement waits for a row that another transaction holds."""

@@ -17,6 +17,8 @@ from sqlalchemy.util import await_only
 from .errors import DatabaseBusyError, ReadOnlySessionError, UnstorableValueError
 from .gate import WriteGate
 
+MAX_REQUESTS = 32
+"""Below the 40 threads that endpoints run in; see ``admission``."""
 BUSY_TIMEOUT = 5.0
 GATE_TIMEOUT = 15.0
 LOOP_TIMEOUT = 0.5
