@@ -29,19 +29,27 @@ class AppContext:
 
 def enter_app(app: FastAPI, app_key: AppKey | None) -> None:
     """Mark everything that the router of ``app`` runs as code of the app ``app_key``."""
-    _set_stack(app, AppContext(app.router.middleware_stack, app_key))
+    present = _find_context(app)
+    if present is None:
+        _set_stack(app, AppContext(app.router.middleware_stack, app_key))
+    else:
+        present.host = Running(app_key, None, Entry.HOST)
 
 
 def leave_app(app: FastAPI) -> None:
     """Undo :func:`enter_app`; where somebody wrapped the router since, the key is cleared instead."""
+    present = _find_context(app)
+    if present is not None and app.router.middleware_stack == present:
+        _set_stack(app, present.app)
+    elif present is not None:
+        present.host = Running(None, None, Entry.HOST)
+
+
+def _find_context(app: FastAPI) -> AppContext | None:
     stack: Any = app.router.middleware_stack
-    if isinstance(stack, AppContext):
-        _set_stack(app, stack.app)
-        return
     while stack is not None and not isinstance(stack, AppContext):
         stack = getattr(stack, "app", None)
-    if stack is not None:
-        stack.host = Running(None, None, Entry.HOST)
+    return stack
 
 
 def _set_stack(app: FastAPI, stack: ASGIApp) -> None:

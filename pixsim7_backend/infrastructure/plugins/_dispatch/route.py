@@ -41,13 +41,14 @@ class PluginRoute(BaseRoute):
 
     @classmethod
     def install(cls, app: FastAPI, app_key: AppKey | None = None) -> PluginRoute:
-        """Put the route into ``app`` and return it; an app that has one keeps it.
+        """Put the route into ``app`` and return it; an app that has one keeps it (under the new key).
 
         ``app_key`` (``Owner.app`` of this app's plugins) is then ``current_app()`` in every request.
         """
         for route in app.router.routes:
             if isinstance(route, PluginRoute):
                 route._stand()
+                enter_app(app, app_key)
                 return route
         return _variant()(app, app_key)._enter()
 
