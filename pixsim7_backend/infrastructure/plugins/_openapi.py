@@ -51,6 +51,8 @@ class Published(Protocol):
 
     def host_routes(self) -> list[BaseRoute]: ...
 
+    def list_host(self) -> Sequence[tuple[BaseRoute, str | None]]: ...
+
     def published(self) -> Iterable[Mount]: ...
 
 
@@ -300,7 +302,7 @@ class OpenApi:
         self._app = app
         self._published = published
         self._ours = self.schema
-        self._host: tuple[Any, Json] | None = None
+        self._host: tuple[list[BaseRoute], list[str | None], Json] | None = None
         self._joined: tuple[Json, tuple[Fragment, ...], Document] | None = None
         self._rendered: tuple[Document, str, bytes, str] | None = None
         self._handed_out: tuple[Document, Json] | None = None
@@ -359,13 +361,12 @@ class OpenApi:
 
     def _host_part(self) -> Json:
         """Return the document of the host's own routes, built again only when these changed."""
-        from ._dispatch.claims import list_routes, same_routes  # the dispatch package imports this module
-
-        listed = list_routes([*self._published.host_routes(), *self._app.webhooks.routes])
+        listed = self._published.list_host()
+        routes, paths = [route for route, _ in listed], [path for _, path in listed]
         known = self._host
-        if known is None or not same_routes(known[0], listed):
-            known = self._host = (listed, self._build_host_part())
-        return known[1]
+        if known is None or known[1] != paths or not _are_same(known[0], routes):
+            known = self._host = (routes, paths, self._build_host_part())
+        return known[2]
 
     def _build_host_part(self) -> Json:
         app = self._app

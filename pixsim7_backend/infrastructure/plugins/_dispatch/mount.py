@@ -87,8 +87,9 @@ class PluginMount:
             self._watch_routers()
             routes = self._holder.routes
             self.frontend_paths = tuple(path for route in routes for path in fastapi_internals.iter_frontends(route))
-        self._table = None
-        self.openapi_fragment = None
+        with self._lock:
+            self._table = None
+            self.openapi_fragment = None
         if self.on_change is not None:
             self.on_change(self)
 
@@ -104,8 +105,12 @@ class PluginMount:
                     self._watched.add(id(router))
                     fastapi_internals.watch(router, self.routes_changed)
 
-    def compile(self) -> RouteTable:
+    def compile(self) -> None:
         """Build the effective routes now, so that no request has to; safe from any thread."""
+        if self._public is None:
+            self._build_table()
+
+    def _build_table(self) -> RouteTable:
         with self._lock:
             table = self._table
             if table is None:
@@ -119,7 +124,7 @@ class PluginMount:
         """Return every target that may serve ``path``, in registration order."""
         if self._public is not None:
             return self._public
-        return (self._table or self.compile()).find(path)
+        return (self._table or self._build_table()).find(path)
 
     def url_path_for(self, name: str, /, **params: Any) -> Any:
         """Return the path of the first route of that name and those parameters.
@@ -130,7 +135,7 @@ class PluginMount:
         if name not in self._names and not self._names_open:
             raise NoMatchFound(name, params)
         if self._public is None:
-            return (self._table or self.compile()).url_path_for(name, **params)
+            return (self._table or self._build_table()).url_path_for(name, **params)
         for target in self._public:
             try:
                 return target.url_path_for(name, **params)
@@ -156,6 +161,7 @@ class PluginMount:
             del self._served[key]
             if self._idle is not None and not self._served:
                 self._idle.set()
+                self._idle = None
 
     def wrap(self, run: ASGIApp) -> ASGIApp:
         """Return ``run`` as an application of this plugin (see :meth:`serve`)."""
@@ -186,10 +192,9 @@ class PluginMount:
             The requests that are still running then, like ``"GET /api/v1/game/map"``.
         """
         if self._served:
-            self._idle = anyio.Event()
+            idle = self._idle = self._idle or anyio.Event()
             with anyio.move_on_after(deadline):
-                await self._idle.wait()
-            self._idle = None
+                await idle.wait()
         return tuple(f"{scope.get('method', 'WEBSOCKET')} {scope['path']}" for scope in self._served.values())
 
     def __repr__(self) -> str:

@@ -15,8 +15,9 @@ from pixsim7_backend.infrastructure.plugins._ownership import AppKey
 
 from . import fastapi_internals
 from .app_context import enter_app, leave_app
+from .claims import list_routes
 from .mount import PluginMount
-from .paths import route_path
+from .paths import ListedRoute, route_path
 from .position import displace, place
 from .snapshot import Snapshot
 
@@ -104,6 +105,10 @@ class PluginRoute(BaseRoute):
         """Return the routes of the app that are not ours."""
         ours = self._ours()
         return [route for route in self.app.router.routes if not any(route is one for one in ours)]
+
+    def list_host(self) -> tuple[ListedRoute, ...]:
+        """List the routes of the host and its webhooks, as they are now."""
+        return list_routes([*self.host_routes(), *self.app.webhooks.routes])
 
     def published(self) -> Iterable[PluginMount]:
         """Return what is published, in registration order."""
