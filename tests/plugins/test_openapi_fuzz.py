@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from schemathesis.checks import not_a_server_error
 from sqlalchemy import text
 
 from pixsim7_backend.db import Database
-from tests.plugins.conftest import PASSWORD, wipe
+from tests.plugins.conftest import PASSWORD
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 ACCOUNT = {"email": "fuzz@example.com", "username": "fuzz", "password": PASSWORD}
@@ -34,10 +35,12 @@ SEEDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_no_request_makes_a_server_error(live_server: tuple[str, Path], beside_backend: Database) -> None:
+def test_no_request_makes_a_server_error(
+    live_server: tuple[str, Path], beside_backend: Database, wipe: Callable[[], None]
+) -> None:
     """Every operation, with valid and with broken input, for things that exist and things that do not."""
     url, log = live_server
-    wipe(beside_backend)
+    wipe()
     with httpx.Client(base_url=url, trust_env=False) as client:
         token = _admin_token(client, beside_backend)
         for path, body in SEEDS:

@@ -126,14 +126,12 @@ class Inventory:
         return replace(candidate, manifest=generation.code.manifest)
 
     def _open_records(self) -> None:
-        for warning in self.plan.warnings:
+        for warning in self.plan.iter_warnings():
             self._reporter.warned(warning)
         for candidate, error in self.plan.rejected:
             self._reporter.held(_new_record(candidate).to(error.state, error))
         for candidate in self.plan.candidates.values():
             self.records[candidate.id] = _new_record(candidate)
-            for warning in candidate.warnings:
-                self._reporter.warned(warning)
 
     def _new_generation(self, candidate: Candidate) -> Generation:
         record = self.records.get(candidate.id)
