@@ -61,6 +61,18 @@ async def test_host_code_belongs_to_the_app() -> None:
     assert seen == [(key, None), (None, None)]
 
 
+async def test_second_install_takes_the_new_key() -> None:
+    """A manager that follows another one on the same app finds its own key set."""
+    seen: list[object] = []
+    app = FastAPI()
+    app.add_api_route("/host", lambda: seen.append(current_app()))
+    PluginRoute.install(app, AppKey("first"))
+    second = AppKey("second")
+    PluginRoute.install(app, second)
+    await request(app, "GET", "/host")
+    assert seen == [second]
+
+
 async def test_key_is_cleared_under_a_foreign_wrapper() -> None:
     """Where somebody wrapped the router after us, uninstalling leaves the wrapper and clears the key."""
     seen: list[object] = []
@@ -129,6 +141,27 @@ async def test_replaced_while_in_flight() -> None:
     assert await draining == ()
     assert (await task).json() == "old"
     assert await first.drain(5) == ()
+
+
+async def test_two_drains_at_once() -> None:
+    """Two that wait for the same mount both learn that it is empty; compiling changes nothing."""
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        started.set()
+        await go.wait()
+
+    app = FastAPI()
+    mount = single(app, slow)
+    mount.compile()
+    PluginRoute.install(app).publish({"one": mount})
+    task = asyncio.create_task(request(app, "GET", "/api/x"))
+    await started.wait()
+    drains = [asyncio.create_task(mount.drain(30)) for _ in range(2)]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.wait_for(asyncio.gather(*drains), 5) == [(), ()]
+    await task
 
 
 async def test_websockets_count() -> None:
