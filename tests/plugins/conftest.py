@@ -83,6 +83,11 @@ class Backend(Client):
         assert self._app is not None, "a live backend runs in another process"
         return self._app
 
+    @property
+    def printed(self) -> str:
+        """The end of what the server of a live backend has printed."""
+        return self.log.read_text()[-4000:] if self.log else ""
+
     async def new_client(self, address: str = "127.0.0.1") -> Client:
         """Return another anonymous client; ``address`` is where it calls from (inside the process only)."""
         return await self._clients.enter_async_context(Client(_transport(self._app, address), self.url))

@@ -30,14 +30,14 @@ async def at_once(backend: Backend, number: int, send: Callable[[httpx.AsyncClie
 
 
 async def test_of_parallel_registrations_with_one_address_one_wins(live_backend: Backend) -> None:
-    """32 at once with one e-mail address in several spellings: exactly one 201, the rest 409, no 500."""
+    """16 at once with one e-mail address in several spellings: exactly one 201, the rest 409, no 500."""
 
     async def register(client: httpx.AsyncClient, number: int) -> int:
         email = "ann@example.com" if number % 2 else "ANN@Example.com"
         account = {"email": email, "username": f"ann{number}", "password": PASSWORD}
         return (await client.post(f"{AUTH}/register", json=account)).status_code
 
-    assert Counter(await at_once(live_backend, 32, register)) == {201: 1, 409: 31}
+    assert Counter(await at_once(live_backend, 16, register)) == {201: 1, 409: 15}, live_backend.printed
     assert live_backend.execute("SELECT count(*) FROM users") == [(1,)]
 
 
@@ -49,7 +49,9 @@ async def test_of_parallel_registrations_with_one_name_one_wins(live_backend: Ba
         answer = await client.post(f"{AUTH}/register", json=account)
         return answer.status_code, answer.json().get("field", "")
 
-    assert Counter(await at_once(live_backend, 32, register)) == {(201, ""): 1, (409, "username"): 31}
+    assert Counter(await at_once(live_backend, 16, register)) == {(201, ""): 1, (409, "username"): 15}, (
+        live_backend.printed
+    )
 
 
 async def test_different_people_register_at_once(live_backend: Backend) -> None:
@@ -59,18 +61,18 @@ async def test_different_people_register_at_once(live_backend: Backend) -> None:
         account = {"email": f"a{number}@example.com", "username": f"ann{number}", "password": PASSWORD}
         return (await client.post(f"{AUTH}/register", json=account)).status_code
 
-    assert Counter(await at_once(live_backend, 32, register)) == {201: 32}
+    assert Counter(await at_once(live_backend, 16, register)) == {201: 16}, live_backend.printed
 
 
 async def test_parallel_guesses_do_not_slip_through(live_backend: Backend) -> None:
-    """Of 40 wrong passwords sent together to two processes exactly ten are weighed, the rest is 429."""
+    """Of 24 wrong passwords sent together to two processes exactly ten are weighed, the rest is 429."""
     await live_backend.sign_up("ann")
 
     async def guess(client: httpx.AsyncClient, number: int) -> int:
         wrong = {"username": "ann", "password": f"wrong password {number}"}
         return (await client.post(f"{AUTH}/login", json=wrong)).status_code
 
-    assert Counter(await at_once(live_backend, 40, guess)) == {401: 10, 429: 30}
+    assert Counter(await at_once(live_backend, 24, guess)) == {401: 10, 429: 14}, live_backend.printed
 
 
 async def test_a_token_holds_in_every_process_and_is_void_in_every_process(live_backend: Backend) -> None:
@@ -81,9 +83,9 @@ async def test_a_token_holds_in_every_process_and_is_void_in_every_process(live_
     async def read(other: httpx.AsyncClient, _number: int) -> int:
         return (await other.get(f"{AUTH}/me", headers={**bearer, "Connection": "close"})).status_code
 
-    assert Counter(await at_once(live_backend, 24, read)) == {200: 24}
+    assert Counter(await at_once(live_backend, 16, read)) == {200: 16}, live_backend.printed
     assert (await client.post(f"{AUTH}/logout")).status_code == 204
-    assert Counter(await at_once(live_backend, 24, read)) == {401: 24}
+    assert Counter(await at_once(live_backend, 16, read)) == {401: 16}, live_backend.printed
 
 
 async def test_logging_out_and_changing_the_password_at_once_leaves_no_old_login(live_backend: Backend) -> None:
@@ -101,7 +103,7 @@ async def test_logging_out_and_changing_the_password_at_once_leaves_no_old_login
         return answer.status_code
 
     statuses = Counter(await at_once(live_backend, 9, race))
-    assert statuses[204] == 1
+    assert statuses[204] == 1, (statuses, live_backend.printed)
     assert set(statuses) <= {200, 204, 401}
     for token in tokens:
         answer = await live_backend.get(f"{AUTH}/me", headers={"Authorization": f"Bearer {token}"})
@@ -119,4 +121,4 @@ async def test_of_parallel_logouts_with_one_token_none_fails(live_backend: Backe
     assert statuses[204] >= 1
     assert set(statuses) <= {204, 401}
     assert (await client.get(f"{AUTH}/me")).status_code == 401
-    assert "Traceback" not in (live_backend.log.read_text() if live_backend.log else "")
+    assert "Traceback" not in live_backend.printed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +61,10 @@ def create_account(db: Session, new: Registration, *, password_hash: str, role: 
         role=role.value,
         is_active=True,
     )
-    _refuse_taken(db, user)
-    _store(db, user)
+    names = _Names(user.email_key, user.username_key)
+    names.refuse_taken(db)
+    with names.claimed(db):
+        db.add(user)
     return user
 
 
@@ -99,12 +102,14 @@ def update_profile(db: Session, user_id: int, changes: Mapping[str, Any]) -> Use
         NotFound: there is no such account.
     """
     user = _get(db, user_id)
-    for field in ("email", "username", "display_name"):
-        if field in changes:
-            setattr(user, field, changes[field])
-    user.email_key, user.username_key = rules.comparison_key(user.email), rules.comparison_key(user.username)
-    _refuse_taken(db, user)
-    _store(db, user)
+    email, username = changes.get("email", user.email), changes.get("username", user.username)
+    names = _Names(rules.comparison_key(email), rules.comparison_key(username), owner_id=user_id)
+    names.refuse_taken(db)
+    with names.claimed(db):
+        user.email, user.email_key = email, names.email_key
+        user.username, user.username_key = username, names.username_key
+        user.display_name = changes.get("display_name", user.display_name)
+    db.refresh(user)
     return UserAccount.model_validate(user)
 
 
@@ -144,24 +149,34 @@ def _get(db: Session, user_id: int) -> User:
     return user
 
 
-def _refuse_taken(db: Session, user: User) -> None:
-    with db.no_autoflush:
-        same = or_(User.email_key == user.email_key, User.username_key == user.username_key)
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The keys of the names that an account (``owner_id``; a new one: None) is to have."""
+
+    email_key: str
+    username_key: str
+    owner_id: int | None = None
+
+    def refuse_taken(self, db: Session) -> None:
+        """Raise DuplicateAccountError when another account has one of them."""
+        same = or_(User.email_key == self.email_key, User.username_key == self.username_key)
         others = select(User.email_key).where(same)
-        if user.id is not None:
-            others = others.where(User.id != user.id)
+        if self.owner_id is not None:
+            others = others.where(User.id != self.owner_id)
         taken = db.scalars(others).first()
-    if taken is not None:
-        raise DuplicateAccountError(LoginName.EMAIL if taken == user.email_key else LoginName.USERNAME)
+        if taken is not None:
+            raise DuplicateAccountError(LoginName.EMAIL if taken == self.email_key else LoginName.USERNAME)
 
+    @contextmanager
+    def claimed(self, db: Session) -> Iterator[None]:
+        """Store the changes made inside; the unique index decides against somebody faster by an instant.
 
-def _store(db: Session, user: User) -> None:
-    email_key = user.email_key
-    try:
-        with db.begin_nested():
-            db.add(user)
-            db.flush()
-    except IntegrityError:  # somebody stored the same name since we looked; the unique index decides
-        is_email = db.scalar(select(User.id).where(User.email_key == email_key)) is not None
-        raise DuplicateAccountError(LoginName.EMAIL if is_email else LoginName.USERNAME) from None
-    db.refresh(user)
+        They must be made inside: what is pending before a savepoint is flushed outside of it.
+        """
+        try:
+            with db.begin_nested():
+                yield
+                db.flush()
+        except IntegrityError:
+            self.refuse_taken(db)
+            raise

@@ -43,7 +43,7 @@ def current_login(token: Annotated[str | None, Depends(bearer_token)], auth: Aut
 CurrentLogin = Annotated[Login, Depends(current_login)]
 
 
-def current_user(login: CurrentLogin) -> UserIdentity:
+async def current_user(login: CurrentLogin) -> UserIdentity:
     """Return who is asking; Unauthorized as :func:`current_login`."""
     return login.user
 
@@ -51,7 +51,7 @@ def current_user(login: CurrentLogin) -> UserIdentity:
 CurrentUser = Annotated[UserIdentity, Depends(current_user)]
 
 
-def admin_user(user: CurrentUser) -> UserIdentity:
+async def admin_user(user: CurrentUser) -> UserIdentity:
     """Return the admin who is asking; Forbidden when it is somebody else."""
     if not user.is_admin:
         raise Forbidden("only admins may do this")
@@ -66,9 +66,6 @@ def client_of(connection: HTTPConnection) -> Client:
     agent = connection.headers.get("user-agent", "")
     printable = "".join(character for character in agent if character.isprintable())
     return Client(address=connection.client.host[:64] if connection.client else "", user_agent=printable[:200])
-
-
-FromClient = Annotated[Client, Depends(client_of)]
 
 
 def _void_token() -> Unauthorized:

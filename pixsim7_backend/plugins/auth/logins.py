@@ -1,13 +1,21 @@
-"""Logging in: count the attempt, weigh the password, open the session. No transaction is open while hashing."""
+"""Logging in: count the attempt, weigh the password, open the session.
+
+Registering and logging in use the database in short steps of their own: while a password waits to be
+hashed, the request holds neither a transaction nor one of the places at the database, so that a flood of
+logins leaves the rest of the backend alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from pixsim7_backend.db import Database
 from pixsim7_backend.problems import Forbidden, TooManyRequests, Unauthorized
 
 from . import accounts, attempts, login_sessions, rules
@@ -17,6 +25,8 @@ from .passwords import Verdict
 from .rules import LoginLimit
 from .runtime import AuthRuntime
 from .schemas import AccessToken, Credentials, PasswordChange, Registration, UserAccount
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +39,19 @@ class _Attempt:
     password_hash: str | None = None
 
 
-async def register(auth: AuthRuntime, db: Session, new: Registration, client: Client) -> AccessToken:
+async def register(auth: AuthRuntime, database: Database, new: Registration, client: Client) -> AccessToken:
     """Make an account and log it in; DuplicateAccountError when the address or the name is taken."""
     with auth.passwords.place():
         password_hash = await auth.passwords.hash(new.password.get_secret_value())
 
-    def store() -> AccessToken:
+    def store(db: Session) -> AccessToken:
         user = accounts.create_account(db, new, password_hash=password_hash)
         return _open(auth, db, user, client)
 
-    return await run_in_threadpool(store)
+    return await _in_short_session(database, store)
 
 
-async def log_in(auth: AuthRuntime, db: Session, given: Credentials, client: Client) -> AccessToken:
+async def log_in(auth: AuthRuntime, database: Database, given: Credentials, client: Client) -> AccessToken:
     """Check a password and open a session.
 
     Raises:
@@ -50,11 +60,27 @@ async def log_in(auth: AuthRuntime, db: Session, given: Credentials, client: Cli
         TooManyRequests: this address, or anybody for this account, failed too often lately.
     """
     with auth.passwords.place():
-        attempt = await run_in_threadpool(_admit, auth, db, given.identifier, client)
+        attempt = await _in_short_session(database, lambda db: _admit(auth, db, given.identifier, client))
         verdict = await auth.passwords.verify(attempt.password_hash, given.password.get_secret_value())
     if not verdict.matches:
         raise _wrong_password()
-    return await run_in_threadpool(_complete, auth, db, attempt, verdict, client)
+    return await _in_short_session(database, lambda db: _complete(auth, db, attempt, verdict, client))
+
+
+async def _in_short_session(database: Database, work: Callable[[Session], _T]) -> _T:
+    """Run ``work`` in a thread with a session of its own, committed at the end; wait for a place without a thread."""
+
+    def run() -> _T:
+        with database.new_session() as db:
+            outcome = work(db)
+            db.commit()
+            return outcome
+
+    place = await database.admission.enter()
+    try:
+        return await run_in_threadpool(run)
+    finally:
+        place.release()
 
 
 async def change_password(auth: AuthRuntime, db: Session, login: Login, change: PasswordChange, client: Client) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from pixsim7_backend.db import DbSession, ReadOnlyDb
+from pixsim7_backend.db import DbSession, ReadOnlyDb, database_of
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 from pixsim7_backend.paging import Page, PageParams, paginate
 from pixsim7_backend.problems import NotFound
 from pixsim7_backend.storable import PathId
 
 from . import accounts, login_sessions, logins
-from .dependencies import CurrentLogin, CurrentUser, FromClient, client_of
+from .dependencies import CurrentLogin, CurrentUser, client_of
 from .login_sessions import Login
 from .models import LoginSession
 from .request_body import CREDENTIALS_BODY, PostedCredentials
@@ -38,23 +38,23 @@ def on_load(app: FastAPI) -> None:
     install_runtime(app)
 
 
-def _no_store(response: Response) -> None:
+async def _no_store(response: Response) -> None:
     """Tokens are not for caches (RFC 6749, 5.1)."""
     response.headers["Cache-Control"] = "no-store"
 
 
 @router.post("/register", status_code=201, dependencies=[Depends(_no_store)])
-async def register(new: Registration, request: Request, response: Response, auth: Auth, db: DbSession) -> AccessToken:
+async def register(new: Registration, request: Request, response: Response, auth: Auth) -> AccessToken:
     """Make an account and log it in; 409 when the e-mail address or the username is taken in any spelling."""
-    token = await logins.register(auth, db, new, client_of(request))
+    token = await logins.register(auth, database_of(request), new, client_of(request))
     response.headers["Location"] = request.url_for("auth_me").path
     return token
 
 
 @router.post("/login", dependencies=[Depends(_no_store)], openapi_extra=CREDENTIALS_BODY)
-async def login(given: PostedCredentials, auth: Auth, db: DbSession, client: FromClient) -> AccessToken:
+async def login(given: PostedCredentials, request: Request, auth: Auth) -> AccessToken:
     """Log in with e-mail address or username, as JSON or as the OAuth2 password form; 429 after too many failures."""
-    return await logins.log_in(auth, db, given, client)
+    return await logins.log_in(auth, database_of(request), given, client_of(request))
 
 
 @router.get("/me", name="auth_me")
@@ -77,10 +77,10 @@ def logout_all(user: CurrentUser, db: DbSession) -> None:
 
 @router.post("/password", status_code=204)
 async def change_password(
-    change: PasswordChange, login: CurrentLogin, auth: Auth, db: DbSession, client: FromClient
+    change: PasswordChange, request: Request, login: CurrentLogin, auth: Auth, db: DbSession
 ) -> None:
     """Replace the caller's password and end their other logins; 403 when the current one is wrong."""
-    await logins.change_password(auth, db, login, change, client)
+    await logins.change_password(auth, db, login, change, client_of(request))
 
 
 @router.get("/sessions")

@@ -56,7 +56,7 @@ def install_runtime(app: FastAPI) -> None:
     app.state.auth = build_runtime(AuthSettings(), secret)
 
 
-def runtime_of(connection: HTTPConnection) -> AuthRuntime:
+async def runtime_of(connection: HTTPConnection) -> AuthRuntime:
     """Return the runtime of the app that serves this request."""
     runtime: AuthRuntime = connection.app.state.auth
     return runtime

@@ -80,7 +80,7 @@ def change_preferences(changes: Annotated[JsonObject, Body()], user: CurrentUser
 _ADMINS_ONLY = [Depends(admin_user)]
 
 
-def _wanted(
+async def _wanted(
     role: Role | None = None,
     is_active: bool | None = None,
     q: Annotated[Text | None, Query(max_length=254, description="part of a name or e-mail address")] = None,

@@ -16,7 +16,7 @@ def install_meter(app: FastAPI) -> None:
     app.state.usage_meter = UsageMeter(UsersSettings().quotas)
 
 
-def meter_of(connection: HTTPConnection) -> UsageMeter:
+async def meter_of(connection: HTTPConnection) -> UsageMeter:
     """Return the meter of the app that serves this request."""
     meter: UsageMeter = connection.app.state.usage_meter
     return meter
