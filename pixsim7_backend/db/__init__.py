@@ -8,6 +8,7 @@ def do_something(db: Session = Depends(get_db)): ...
 
 from __future__ import annotations
 
+from .conflicts import lock_row, lock_row_async, retry_on_conflict, retry_on_conflict_async
 from .database import Database
 from .default import check_database, default_database, set_default_database
 from .dependencies import (
@@ -29,6 +30,7 @@ from .errors import (
     ReadOnlySessionError,
     UnstorableValueError,
 )
+from .locks import exclusive
 from .urls import database_url_from_environment, redact
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     # the database itself
     "Database", "database_of", "default_database", "set_default_database", "check_database",
     "database_url_from_environment", "redact",
+    # concurrency
+    "lock_row", "lock_row_async", "retry_on_conflict", "retry_on_conflict_async", "exclusive",
     # errors
     "DataLayerError", "ConflictError", "DatabaseBusyError", "DatabaseUrlError", "ReadOnlySessionError",
     "UnstorableValueError",
