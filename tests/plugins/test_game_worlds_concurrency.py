@@ -15,12 +15,6 @@ WORLDS = "/api/v1/game/worlds/"
 Answer = TypeVar("Answer")
 
 
-@pytest.fixture(scope="module")
-def live_workers() -> int:
-    """Two processes: what holds only inside one is not safe."""
-    return 2
-
-
 async def _all_at_once(calls: list[Callable[[], Awaitable[Answer]]]) -> list[Answer]:
     answers: list[Answer] = []
 
