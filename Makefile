@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and layers only
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.dev ## Measure the platform against hard-coded routers and its peers
+bench: $(VENV)/.bench ## Measure the platform against hard-coded routers and its peers
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.dev ## Run the code blocks of README.md and docs/
@@ -42,6 +42,7 @@ docs: $(VENV)/.dev ## Run the code blocks of README.md and docs/
 lock: $(VENV)/.dev ## Write the lock files anew, with the newest versions that pyproject.toml admits
 	$(LOCK) --group build --output-file requirements/runtime.txt
 	$(LOCK) --group build --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) --group bench --constraints requirements/dev.txt --output-file requirements/bench.txt
 
 clean: ## Remove what the tools leave behind (the virtual environment and data/ stay)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
@@ -61,4 +62,9 @@ $(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(BIN)/python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@echo "Installing the development tools into $(VENV)/ ..."
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@echo "Installing the peers to compare with into $(VENV)/ ..."
+	@$(INSTALL) --require-hashes -r requirements/bench.txt
 	@touch $@
