@@ -82,7 +82,7 @@ def _scalar_problem(item: object) -> str | None:
         return _text_problem(item)
     if isinstance(item, float) and not math.isfinite(item):
         return "numbers must be finite"
-    if isinstance(item, int) and not -_MAX_NUMBER <= item < _MAX_NUMBER:
+    if isinstance(item, (int, float)) and not -_MAX_NUMBER <= item < _MAX_NUMBER:  # JSONB gives 1e300 back as an int
         return "whole numbers must fit into 64 bits"
     if item is None or isinstance(item, (int, float, dict, list)):
         return None

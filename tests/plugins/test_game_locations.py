@@ -237,6 +237,16 @@ UNACCEPTABLE = [
 ]
 
 
+async def test_large_numbers_in_meta_come_back_or_are_refused(admin_client: httpx.AsyncClient) -> None:
+    """JSONB gives large floats back as whole numbers: what is stored can be read, what cannot be is not stored."""
+    location = await make_location(admin_client, meta={"a": 1e18, "b": -(2**63), "c": 1e-300})
+    address = f"{PATH}/{location['id']}"
+    assert (await admin_client.get(address)).json()["meta"] == {"a": 1e18, "b": -(2**63), "c": 1e-300}
+    for number in (1e19, 1e300, -1e300, 2**63):
+        assert (await admin_client.patch(address, json={"meta": {"a": number}})).status_code == 422
+    assert (await admin_client.get(address)).json()["meta"]["a"] == 1e18
+
+
 async def test_bad_input_is_refused(admin_client: httpx.AsyncClient) -> None:
     """Values that no database could keep are the client's error, for POST and for PATCH."""
     location = await make_location(admin_client)

@@ -30,6 +30,7 @@ def test_plain_json_can_be_stored(value: Any) -> None:
         ({"\udfff": 1}, "text must not contain lone surrogates"),
         ({"a": float("nan")}, "numbers must be finite"),
         ([float("inf")], "numbers must be finite"),
+        ({"a": -1e300}, "whole numbers must fit into 64 bits"),
         (2**63, "whole numbers must fit into 64 bits"),
         ([10**400], "whole numbers must fit into 64 bits"),
         (_nested(9), "JSON must not be nested deeper than 8 levels"),
@@ -37,7 +38,7 @@ def test_plain_json_can_be_stored(value: Any) -> None:
         ("x" * 1000, "JSON must not be longer than 1000 bytes"),
         ({1}, "set is not JSON"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_a_database_would_refuse_or_break_is_named(value: Any, problem: str) -> None:
     """Each kind of value that a database refuses, or gives back broken, has its own text."""

@@ -4,7 +4,7 @@ from pixsim7_backend.plugins.game_scenes import check_assets
 
 from .manifest import manifest, router
 from .models import GameLocation
-from .schemas import Hotspot, LocationDetail, LocationSummary
+from .schemas import HotspotView, LocationDetail, LocationSummary
 from .store import OCCUPANTS_PORT, Occupants, missing_locations, require_locations
 from .store import get as get_location
 
@@ -13,7 +13,7 @@ __all__ = [
     "router",
     "OCCUPANTS_PORT",
     "GameLocation",
-    "Hotspot",
+    "HotspotView",
     "LocationDetail",
     "LocationSummary",
     "Occupants",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -15,6 +15,7 @@ from .rules import repeated_hotspots
 __all__ = [
     "Hotspot",
     "HotspotSet",
+    "HotspotView",
     "LocationChanges",
     "LocationDetail",
     "LocationSummary",
@@ -32,8 +33,6 @@ class _Input(BaseModel):
 
 class Hotspot(_Input):
     """A spot on an object of the location's picture; found by ``object_name`` and ``hotspot_id`` together."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     object_name: Name
     hotspot_id: Name
@@ -98,13 +97,24 @@ class LocationSummary(BaseModel):
     y: float
     asset_id: int | None
     default_spawn: str | None
-    meta: JsonObject
+    meta: dict[str, Any]
     version: int
     created_at: datetime
     updated_at: datetime
 
 
+class HotspotView(BaseModel):
+    """A hotspot as clients see it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    object_name: str
+    hotspot_id: str
+    linked_scene_id: int | None
+    meta: dict[str, Any]
+
+
 class LocationDetail(LocationSummary):
     """A location with its hotspots, in order."""
 
-    hotspots: list[Hotspot]
+    hotspots: list[HotspotView]

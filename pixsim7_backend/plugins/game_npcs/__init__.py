@@ -3,7 +3,7 @@
 from .manifest import manifest, on_enable, router
 from .models import GameNpc
 from .presence import presence_at
-from .schemas import Expression, NpcPresence, NpcView
+from .schemas import ExpressionView, NpcPresence, NpcView
 from .store import expressions as get_expressions
 from .store import find_state
 from .store import get as get_npc
@@ -12,7 +12,7 @@ __all__ = [
     "manifest",
     "router",
     "on_enable",
-    "Expression",
+    "ExpressionView",
     "GameNpc",
     "NpcPresence",
     "NpcView",

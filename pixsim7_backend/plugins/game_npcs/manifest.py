@@ -21,8 +21,8 @@ from pixsim7_backend.storable import PathId, RowId, Text
 from . import store
 from .presence import presence_at
 from .schemas import (
-    Expression,
     Expressions,
+    ExpressionView,
     NewNpc,
     NewNpcState,
     NpcChanges,
@@ -30,7 +30,7 @@ from .schemas import (
     NpcState,
     NpcView,
     Schedule,
-    ScheduledStay,
+    StayView,
 )
 
 manifest = PluginManifest(
@@ -115,31 +115,31 @@ def delete_npc(npc_id: PathId, _admin: AdminUser, db: DbSession) -> None:
 
 
 @router.get("/{npc_id}/expressions")
-def get_expressions(npc_id: PathId, _user: CurrentUser, db: ReadOnlyDb) -> list[Expression]:
+def get_expressions(npc_id: PathId, _user: CurrentUser, db: ReadOnlyDb) -> list[ExpressionView]:
     """Return the NPC's expressions, in order."""
     store.get(db, npc_id)
-    return [Expression.model_validate(each) for each in store.expressions(db, npc_id)]
+    return [ExpressionView.model_validate(each) for each in store.expressions(db, npc_id)]
 
 
 @router.put("/{npc_id}/expressions")
-def put_expressions(npc_id: PathId, expressions: Expressions, user: AdminUser, db: DbSession) -> list[Expression]:
+def put_expressions(npc_id: PathId, expressions: Expressions, user: AdminUser, db: DbSession) -> list[ExpressionView]:
     """Replace all expressions, or, when one of them is refused, none."""
-    store.replace_expressions(db, store.get_locked(db, npc_id), expressions, user_id=user.id)
-    return expressions
+    stored = store.replace_expressions(db, store.get_locked(db, npc_id), expressions, user_id=user.id)
+    return [ExpressionView.model_validate(each) for each in stored]
 
 
 @router.get("/{npc_id}/schedule")
-def get_schedule(npc_id: PathId, _user: CurrentUser, db: ReadOnlyDb) -> list[ScheduledStay]:
+def get_schedule(npc_id: PathId, _user: CurrentUser, db: ReadOnlyDb) -> list[StayView]:
     """Return the NPC's week; of stays that overlap the first in the list holds."""
     store.get(db, npc_id)
-    return [ScheduledStay.model_validate(stay) for stay in store.schedule(db, npc_id)]
+    return [StayView.model_validate(stay) for stay in store.schedule(db, npc_id)]
 
 
 @router.put("/{npc_id}/schedule")
-def put_schedule(npc_id: PathId, schedule: Schedule, _admin: AdminUser, db: DbSession) -> list[ScheduledStay]:
+def put_schedule(npc_id: PathId, schedule: Schedule, _admin: AdminUser, db: DbSession) -> list[StayView]:
     """Replace the whole week, or, when one stay is refused, nothing of it."""
-    store.replace_schedule(db, store.get_locked(db, npc_id), schedule)
-    return schedule
+    stored = store.replace_schedule(db, store.get_locked(db, npc_id), schedule)
+    return [StayView.model_validate(stay) for stay in stored]
 
 
 @router.get("/{npc_id}/state")

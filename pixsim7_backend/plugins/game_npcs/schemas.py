@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -14,15 +14,17 @@ from .rules import DAYS_PER_WEEK, SECONDS_PER_DAY, repeated_expressions
 
 __all__ = [
     "Expression",
+    "ExpressionView",
     "Expressions",
     "NewNpc",
     "NewNpcState",
+    "NewStay",
     "NpcChanges",
     "NpcPresence",
     "NpcState",
     "NpcView",
     "Schedule",
-    "ScheduledStay",
+    "StayView",
 ]
 
 MAX_EXPRESSIONS = 200
@@ -66,7 +68,7 @@ class NpcView(BaseModel):
 
     id: int
     name: str
-    personality: JsonObject
+    personality: dict[str, Any]
     home_location_id: int | None
     created_at: datetime
     updated_at: datetime
@@ -74,8 +76,6 @@ class NpcView(BaseModel):
 
 class Expression(_Input):
     """The picture that shows the NPC in a state like ``happy``; ``crop`` says which part of it."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     state: Name
     asset_id: RowId
@@ -93,14 +93,23 @@ def _each_state_once(expressions: Sequence[Expression]) -> Sequence[Expression]:
 Expressions = Annotated[list[Expression], Field(max_length=MAX_EXPRESSIONS), AfterValidator(_each_state_once)]
 
 
-class ScheduledStay(_Input):
+class ExpressionView(BaseModel):
+    """An expression as clients see it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    state: str
+    asset_id: int
+    crop: dict[str, Any] | None
+    meta: dict[str, Any]
+
+
+class NewStay(_Input):
     """Where the NPC spends a part of each week.
 
     The stay holds from ``start_time`` up to but without ``end_time``; one that ends before it starts
     runs overnight into the next day. Of stays that overlap the first in the list holds.
     """
-
-    model_config = ConfigDict(from_attributes=True)
 
     day_of_week: int = Field(ge=0, lt=DAYS_PER_WEEK)
     """0 is Monday."""
@@ -113,13 +122,25 @@ class ScheduledStay(_Input):
     """What the NPC's state is made of while the stay holds."""
 
     @model_validator(mode="after")
-    def _last_some_time(self) -> ScheduledStay:
+    def _last_some_time(self) -> NewStay:
         if self.start_time == self.end_time:
             raise ValueError("start_time and end_time must differ; a whole day is 0 to 86400")
         return self
 
 
-Schedule = Annotated[list[ScheduledStay], Field(max_length=MAX_STAYS)]
+Schedule = Annotated[list[NewStay], Field(max_length=MAX_STAYS)]
+
+
+class StayView(BaseModel):
+    """A stay as clients see it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    day_of_week: int
+    start_time: float
+    end_time: float
+    location_id: int
+    rule: dict[str, Any] | None
 
 
 class NewNpcState(_Input):
@@ -137,7 +158,7 @@ class NpcState(BaseModel):
     npc_id: int
     world_id: int | None
     current_location_id: int | None
-    state: JsonObject
+    state: dict[str, Any]
 
 
 class NpcPresence(BaseModel):
@@ -145,4 +166,4 @@ class NpcPresence(BaseModel):
 
     npc_id: int
     location_id: int
-    state: JsonObject
+    state: dict[str, Any]

@@ -13,7 +13,7 @@ from pixsim7_backend.problems import NotFound
 
 from .models import GameNpc, NpcExpression, NpcStateRow, NpcStay
 from .presence import in_world
-from .schemas import Expression, NewNpc, NewNpcState, NpcChanges, ScheduledStay
+from .schemas import Expression, NewNpc, NewNpcState, NewStay, NpcChanges
 
 __all__ = [
     "LocationLeaver",
@@ -84,16 +84,20 @@ def expressions(db: Session, npc_id: int) -> Sequence[NpcExpression]:
     ).all()
 
 
-def replace_expressions(db: Session, npc: GameNpc, new: Sequence[Expression], *, user_id: int) -> None:
-    """Make these the NPC's expressions; ``user_id`` must be able to read their pictures.
+def replace_expressions(
+    db: Session, npc: GameNpc, new: Sequence[Expression], *, user_id: int
+) -> Sequence[NpcExpression]:
+    """Make these the NPC's expressions, and return them; ``user_id`` must be able to read their pictures.
 
     Raises:
         UnprocessableContent: a picture does not exist.
     """
     check_assets(db, [expression.asset_id for expression in new], user_id)
     db.execute(delete(NpcExpression).where(NpcExpression.npc_id == npc.id))
-    db.add_all(NpcExpression(npc_id=npc.id, position=at, **each.model_dump()) for at, each in enumerate(new))
+    rows = [NpcExpression(npc_id=npc.id, position=at, **each.model_dump()) for at, each in enumerate(new)]
+    db.add_all(rows)
     db.flush()
+    return rows
 
 
 def schedule(db: Session, npc_id: int) -> Sequence[NpcStay]:
@@ -101,12 +105,14 @@ def schedule(db: Session, npc_id: int) -> Sequence[NpcStay]:
     return db.scalars(select(NpcStay).where(NpcStay.npc_id == npc_id).order_by(NpcStay.position)).all()
 
 
-def replace_schedule(db: Session, npc: GameNpc, new: Sequence[ScheduledStay]) -> None:
-    """Make these the NPC's stays; UnprocessableContent when a location does not exist."""
+def replace_schedule(db: Session, npc: GameNpc, new: Sequence[NewStay]) -> Sequence[NpcStay]:
+    """Make these the NPC's stays, and return them; UnprocessableContent when a location does not exist."""
     require_locations(db, [stay.location_id for stay in new])
     db.execute(delete(NpcStay).where(NpcStay.npc_id == npc.id))
-    db.add_all(NpcStay(npc_id=npc.id, position=at, **stay.model_dump()) for at, stay in enumerate(new))
+    rows = [NpcStay(npc_id=npc.id, position=at, **stay.model_dump()) for at, stay in enumerate(new)]
+    db.add_all(rows)
     db.flush()
+    return rows
 
 
 def find_state(db: Session, npc_id: int, world_id: int | None) -> NpcStateRow | None:
