@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
-from pixsim7_backend.infrastructure.plugins._ownership import current_owner
+from pixsim7_backend.infrastructure.plugins import current_owner
 from pixsim7_backend.request_ids import current_request_id
 
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")

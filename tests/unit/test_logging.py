@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, running_as
+from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Owner, running_as
 from pixsim7_backend.logging import ConsoleFormatter, JsonFormatter, LogFormat, StderrHandler, configure_logging
 from pixsim7_backend.request_ids import current_request_id
 
@@ -41,7 +41,7 @@ def test_console_line_is_as_the_guide_prints_it(capsys: Capture) -> None:
 
 def test_json_line_is_one_object(capsys: Capture, request_id: str) -> None:
     """Where nobody watches, a line is one JSON object with time, level, logger, message and context."""
-    owner = Owner(app=None, plugin="game-stealth", generation=1, package="p", directory="/p")
+    owner = Owner(app=AppKey(), plugin="game-stealth", generation=1, package="p", directory="/p")
     with running_as(owner, Entry.REQUEST):
         line = json.loads(logged(capsys, LogFormat.AUTO, "caught %s", "thief", extra={"npc": 3}))
     assert line.pop("time").endswith("+00:00")
@@ -57,7 +57,7 @@ def test_json_line_is_one_object(capsys: Capture, request_id: str) -> None:
 
 def test_console_line_names_plugin_and_request(capsys: Capture, request_id: str) -> None:
     """On the console the context follows the message."""
-    owner = Owner(app=None, plugin="game-stealth", generation=1, package="p", directory="/p")
+    owner = Owner(app=AppKey(), plugin="game-stealth", generation=1, package="p", directory="/p")
     with running_as(owner, Entry.REQUEST):
         text = logged(capsys, LogFormat.CONSOLE, "caught")
     assert text[9:] == "WARNING: caught  plugin=game-stealth request_id=r-1\n"
@@ -98,18 +98,22 @@ def test_level_is_respected(capsys: Capture) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_uvicorn_is_routed_and_given_back(capsys: Capture) -> None:
+def test_uvicorn_is_routed_and_given_back(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uvicorn's lines are written once, in our format, and the undo restores what was there."""
-    uvicorn = logging.getLogger("uvicorn")
-    before = (list(uvicorn.handlers), uvicorn.propagate)
-    own = logging.StreamHandler(io.StringIO())
-    uvicorn.handlers, uvicorn.propagate = [own], False
+    uvicorn, error = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.error")
+    own = [logging.StreamHandler(io.StringIO())]
+    for logger, handlers, propagates in ((uvicorn, own, False), (error, [], True)):
+        monkeypatch.setattr(logger, "handlers", handlers)
+        monkeypatch.setattr(logger, "propagate", propagates)
+        monkeypatch.setattr(logger, "disabled", False)
+    level = error.level
+    error.setLevel(logging.INFO)
     undo = configure_logging(LogFormat.CONSOLE)
-    logging.getLogger("uvicorn.error").info("started")
+    error.info("started")
     undo()
+    error.setLevel(level)
     assert capsys.readouterr().err[9:] == "INFO: started\n"
-    assert (uvicorn.handlers, uvicorn.propagate) == ([own], False)
-    uvicorn.handlers, uvicorn.propagate = before
+    assert (uvicorn.handlers, uvicorn.propagate) == (own, False)
 
 
 def test_second_call_changes_nothing(capsys: Capture) -> None:
