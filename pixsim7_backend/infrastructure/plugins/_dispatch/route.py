@@ -10,7 +10,6 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._openapi import OpenApi
 from pixsim7_backend.infrastructure.plugins._ownership import AppKey
 
 from . import fastapi_internals
@@ -19,6 +18,7 @@ from .claims import list_routes
 from .mount import PluginMount
 from .paths import ListedRoute, route_path
 from .position import displace, place
+from .schema import OpenApi
 from .snapshot import Snapshot
 
 _SELECTED_KEY = "pixsim7.selected"
