@@ -13,7 +13,7 @@ Read-modify-write, safe under concurrent requests on both databases::
 from .manifest import manifest, router
 from .models import GameSession
 from .state import SessionState
-from .store import WorldsPort, change, get_locked, get_owned, store
+from .storage import WorldsPort, change, get_locked, get_owned, store
 
 __all__ = [
     # the plugin

@@ -18,7 +18,7 @@ from pixsim7_backend.plugins.auth import CurrentUser
 from pixsim7_backend.problems import Conflict
 from pixsim7_backend.storable import PathId, RowId
 
-from . import rules, store, walking
+from . import rules, storage, walking
 from .models import GameSession, SessionEvent
 from .schemas import EventView, NewSession, SessionPatch, SessionSummary, SessionView, Step
 
@@ -65,7 +65,7 @@ def create_session(
 @router.get("/{session_id}", name="game_session")
 def get_session(session_id: PathId, response: Response, user: CurrentUser, db: ReadOnlyDb) -> SessionView:
     """Return one of the caller's sessions."""
-    return _answer(store.get_owned(db, session_id, user), response)
+    return _answer(storage.get_owned(db, session_id, user), response)
 
 
 @router.patch("/{session_id}")
@@ -77,16 +77,16 @@ def patch_session(
     Without ``If-Match`` patches are merged one after the other: of two that set the same member
     the later wins, everything else of both stays.
     """
-    session = store.get_locked(db, session_id, user)
+    session = storage.get_locked(db, session_id, user)
     if_match.require(session.version)
-    store.store(db, session, walking.patched(session.state(), patch), kind="patched")
+    storage.store(db, session, walking.patched(session.state(), patch), kind="patched")
     return _answer(session, response)
 
 
 @router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
 def delete_session(session_id: PathId, if_match: IfMatch, user: CurrentUser, db: DbSession) -> None:
     """Delete a session and its history; 412 when ``If-Match`` names an older version."""
-    session = store.get_locked(db, session_id, user)
+    session = storage.get_locked(db, session_id, user)
     if_match.require(session.version)
     db.delete(session)
     db.flush()
@@ -101,7 +101,7 @@ def advance_session(
     409 when it starts elsewhere, a condition does not hold (``failed`` lists which), it is cooling down
     (``Retry-After`` says for how long), or the session's place is no longer in the scene.
     """
-    session = store.get_locked(db, session_id, user)
+    session = storage.get_locked(db, session_id, user)
     if_match.require(session.version)
     try:
         walking.advance(db, session, step.edge_id, now=utc_now())
@@ -113,7 +113,7 @@ def advance_session(
 @router.get("/{session_id}/events")
 def list_events(session_id: PathId, user: CurrentUser, db: ReadOnlyDb, page: PageParams) -> Page[EventView]:
     """Return the history of a session, oldest first."""
-    session = store.get_owned(db, session_id, user)
+    session = storage.get_owned(db, session_id, user)
     return paginate(db, select(SessionEvent).where(SessionEvent.session_id == session.id), page)
 
 

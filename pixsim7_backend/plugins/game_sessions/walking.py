@@ -13,7 +13,7 @@ from pixsim7_backend.plugins.auth import UserIdentity
 from pixsim7_backend.plugins.game_scenes import PlayGraph, get_graph
 from pixsim7_backend.problems import Conflict, NotFound
 
-from . import rules, store
+from . import rules, storage
 from .models import GameSession
 from .schemas import NewSession, SessionPatch
 from .state import SessionState
@@ -28,7 +28,7 @@ def begin(db: Session, new: NewSession, user: UserIdentity) -> GameSession:
         NotFound: there is no such scene, or the world is not the user's.
         Conflict: the scene has no entry node.
     """
-    return store.begin(db, get_graph(db, new.scene_id), new.world_id, user)
+    return storage.begin(db, get_graph(db, new.scene_id), new.world_id, user)
 
 
 def advance(db: Session, session: GameSession, edge_id: str, *, now: datetime) -> None:
@@ -43,10 +43,10 @@ def advance(db: Session, session: GameSession, edge_id: str, *, now: datetime) -
     edge = graph.find_edge(edge_id)
     if edge is None:
         raise NotFound(f"edge {edge_id!r} in game scene {graph.scene_id}")
-    taken_at = store.last_taken(db, session.id, edge.id) if edge.cooldown_sec else None
+    taken_at = storage.last_taken(db, session.id, edge.id) if edge.cooldown_sec else None
     after = rules.take_edge(session.state(), edge, last_taken=taken_at, now=now)
     detail = {"from": edge.from_node, "to": edge.to_node, "choice_label": edge.choice_label}
-    store.store(db, session, after, kind="advanced", detail=detail, edge_id=edge.id, at=now)
+    storage.store(db, session, after, kind="advanced", detail=detail, edge_id=edge.id, at=now)
 
 
 def _graph_of(db: Session, session: GameSession) -> PlayGraph:
