@@ -1,0 +1,1 @@
+"""What carries the features of the backend, and knows none of them."""
