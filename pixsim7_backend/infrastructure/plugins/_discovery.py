@@ -38,7 +38,7 @@ from .errors import (
 from .records import PluginSource, SourceRank
 from .types import PluginManifest, normalize_plugin_id
 
-__all__ = ["Discovery", "discover", "discover_directory", "discover_entry_points", "find_directory"]
+__all__ = ["Discovery", "discover", "discover_directory", "discover_entry_points", "find_directory", "read_folder"]
 
 ENTRY_POINTS = "pixsim7.plugins"
 
@@ -116,6 +116,11 @@ def discover_directory(directory: Path, *, rank: SourceRank = SourceRank.FIRST_P
     parent, path = _find_importable(directory) or (_synthetic_name(directory), directory)
     sources = (PluginSource(folder=name, path=path / name, package=f"{parent}.{name}", rank=rank) for name in names)
     return [_folder_candidate(source) for source in sources if _is_plugin(source)]
+
+
+def read_folder(source: PluginSource) -> Candidate | None:
+    """Read one plugin's folder again; None when it holds no plugin any more."""
+    return _candidate(source) if _is_plugin(source) else None
 
 
 def discover_entry_points(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> list[Candidate]:

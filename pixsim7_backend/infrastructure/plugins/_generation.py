@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -12,11 +14,12 @@ from ._hook_call import call_hook, call_sync_hook
 from ._imports import check_imports
 from ._ledger import Leak, LeakReport, find_threads
 from ._lifespan import PluginLifespan
-from ._loader import PluginCode, load_code, unload_code
+from ._loader import PluginCode, load_code
+from ._modules import drop_caches, forget, modules_of
 from ._ownership import AppKey, Entry, Owner, running_as
 from ._registrations import recording
 from ._settings import PluginSettings
-from .errors import PluginError
+from .errors import PluginError, UnhealthyPluginError
 from .records import PluginSource
 
 logger = logging.getLogger("pixsim7.plugins")
@@ -34,13 +37,18 @@ class Generation:
         self.plugin = plugin
         self.source = source
         self.owner = Owner(key, plugin, number, source.package, f"{source.path}/")
+        self.is_prepared = False
+        self.built_on: Mapping[str, Owner] = {}
+        """The generations of its dependencies whose code it may have imported, by id."""
+        self.imported: frozenset[str] = frozenset()
+        """The plugins that its source imports."""
         self._app = app
         self._settings = settings
         self._code: PluginCode | None = None
+        self._modules: Mapping[str, Any] = {}
         self._mount: PluginMount | None = None
         self._lifespan: PluginLifespan | None = None
         self._is_set_up = False
-        self.is_prepared = False
 
     @property
     def code(self) -> PluginCode:
@@ -52,6 +60,11 @@ class Generation:
         assert self._mount is not None, "load comes first"
         return self._mount
 
+    @property
+    def modules(self) -> Mapping[str, Any]:
+        """The modules of its package, by name."""
+        return self._modules
+
     # --- up ---------------------------------------------------------------------------------------
 
     def import_code(self) -> None:
@@ -59,18 +72,20 @@ class Generation:
         if self._code is None:
             with recording(self._app, self.owner), running_as(self.owner, Entry.HOOK):
                 self._code = load_code(self.source, self.plugin)
+            self._modules = modules_of(self.source.package)
 
-    def load(self, dependencies: Collection[str], packages: Mapping[str, str]) -> None:
+    def check_imports(self, dependencies: Collection[str], packages: Mapping[str, str]) -> None:
+        """Refuse imports of other plugins than ``dependencies``; ``packages`` maps package to id."""
+        self.imported = check_imports(self.plugin, self.source, dependencies, packages)
+
+    def load(self, state: Any = None) -> None:
         """Import, run ``on_load`` and build the routes aside; on any error nothing is left behind.
 
-        Args:
-            dependencies: ids whose packages this plugin may import.
-            packages: package → id of every known plugin.
+        ``state`` is what the older generation's ``on_unload`` handed over.
         """
         try:
-            check_imports(self.plugin, self.source, dependencies, packages)
             self.import_code()
-            self._set_up()
+            self._set_up(state)
             self._mount = build_mount(
                 self._app,
                 owner=self.owner,
@@ -84,15 +99,24 @@ class Generation:
             self.unload()
             raise
 
-    def _set_up(self) -> None:
+    def _set_up(self, state: Any = None) -> None:
         """Run ``on_load``; again after a disable, since that undid what it had registered."""
-        if self.code.on_load is not None:
+        on_load = self.code.on_load
+        if on_load is not None:
+            arguments = (self._app, state) if _takes_state(on_load) else (self._app,)
             with recording(self._app, self.owner):
-                call_sync_hook(self.owner, "on_load", self.code.on_load, self._app, limit=self._settings.hook_timeout)
+                call_sync_hook(self.owner, "on_load", on_load, *arguments, limit=self._settings.hook_timeout)
         self._is_set_up = True
 
+    def hand_over(self) -> Any:
+        """Return what ``on_unload`` gives to the next generation, None without that hook."""
+        on_unload = self.code.on_unload
+        if on_unload is None:
+            return None
+        return call_sync_hook(self.owner, "on_unload", on_unload, limit=self._settings.hook_timeout)
+
     async def enable(self) -> None:
-        """Enter the routers' lifespans and run ``on_enable``; on any error everything is undone."""
+        """Enter the routers' lifespans, run ``on_enable`` and ask for its health; on any error everything is undone."""
         try:
             if not self._is_set_up:
                 self._set_up()
@@ -102,52 +126,82 @@ class Generation:
             if self.code.on_enable is not None:
                 with recording(self._app, self.owner):
                     await call_hook(self.owner, "on_enable", self.code.on_enable, limit=self._settings.hook_timeout)
+            await self._check_health()
         except BaseException:
             await self._take_down()
             raise
 
+    async def _check_health(self) -> None:
+        """Ask ``health()``, where it is offered: a false answer other than None, or an exception, is a failure."""
+        if self.code.health is None:
+            return
+        answer = await call_hook(self.owner, "health", self.code.health, limit=self._settings.hook_timeout)
+        if answer is not None and not answer:
+            raise UnhealthyPluginError(plugin=self.plugin, answer=repr(answer))
+
     # --- down -------------------------------------------------------------------------------------
 
-    async def disable(self) -> tuple[LeakReport, PluginError | None]:
-        """Drain, run ``on_disable``, undo everything; return the leak report and the hook's error, if any.
+    def withdraw(self) -> None:
+        """Stop hearing events and take routes off the app, at once; the rest goes with :meth:`disable`."""
+        self.owner.ledger.undo("subscription", "route")
+
+    async def disable(self) -> LeakReport:
+        """Drain, run ``on_disable``, undo everything; return what was undone and what went wrong or is left.
 
         The routes must be unpublished before, so that no new request comes in.
         """
         requests = await self.mount.drain(self._settings.drain_timeout)
-        error: PluginError | None = None
+        leaks = [Leak("request", name, "was not answered in time") for name in requests]
         if self.code.on_disable is not None:
             try:
                 await call_hook(self.owner, "on_disable", self.code.on_disable, limit=self._settings.hook_timeout)
-            except PluginError as raised:
-                error = raised
-        report, lifespan_error = await self._take_down()
-        stuck = tuple(Leak("request", name, "was not answered in time") for name in requests)
-        leaks = (*stuck, *report.leaks, *find_threads(self.owner.directory))
-        return LeakReport(self.plugin, report.undone, leaks), error or lifespan_error
+            except PluginError as error:
+                leaks.append(Leak("hook", "on_disable", str(error)))
+        report = await self._take_down()
+        return LeakReport(self.plugin, report.undone, (*leaks, *report.leaks, *find_threads(self.owner.directory)))
 
-    async def _take_down(self) -> tuple[LeakReport, PluginError | None]:
-        error: PluginError | None = None
+    async def discard(self) -> None:
+        """Give up a generation that never served: undo all that it did, as far as it came, and let go of its code."""
+        if self._mount is not None:
+            await self._take_down()
+        self.unload()
+
+    async def _take_down(self) -> LeakReport:
+        leaks: list[Leak] = []
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None:
             try:
                 await lifespan.stop()
-            except PluginError as raised:
-                error = raised
+            except PluginError as error:
+                leaks.append(Leak("hook", "lifespan", str(error)))
             self.mount.lifespan_state = {}
         cancelled, alive = await self.owner.ledger.cancel_tasks(self._settings.task_timeout)
-        undone, stubborn = self.undo()
-        return LeakReport(self.plugin, (*cancelled, *undone), (*alive, *stubborn)), error
+        undone, stubborn = self._undo()
+        return LeakReport(self.plugin, (*cancelled, *undone), (*leaks, *alive, *stubborn))
 
-    def undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
+    def _undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
         """Undo every registration, with the plugin as the running code (an undo may be its own)."""
         self._is_set_up = False
         with running_as(self.owner, Entry.HOOK):
             return self.owner.ledger.undo()
 
     def unload(self) -> None:
-        """Undo every registration and forget the code; tasks are cancelled, not waited for."""
+        """Undo every registration and let go of the code; tasks are cancelled, not waited for."""
         for task in self.owner.ledger.tasks:
             task.get_loop().call_soon_threadsafe(task.cancel)
-        self.undo()
+        self._undo()
+        self.owner.ledger.release()
         self._code = self._mount = None
-        unload_code(self.source.package)
+        forget(self._modules)
+        self._modules = {}
+        drop_caches()
+
+
+def _takes_state(on_load: Any) -> bool:
+    """Tell whether ``on_load(app, state=None)`` wants what the older generation hands over."""
+    try:
+        parameters = inspect.signature(on_load).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 or any(each.kind is each.VAR_POSITIONAL for each in parameters)

@@ -48,6 +48,7 @@ def make_plan(
     candidates: Iterable[Candidate],
     *,
     disabled: AbstractSet[str] = frozenset(),
+    switched: Mapping[str, bool] = MappingProxyType({}),
     resource_problems: Mapping[str, str] = MappingProxyType({}),
     host_version: str,
 ) -> Plan:
@@ -57,13 +58,14 @@ def make_plan(
 
     Args:
         candidates: what was found; an id may occur more than once.
-        disabled: names the operator wants off, in any spelling.
+        disabled: what ``DISABLED_PLUGINS`` names, in any spelling.
+        switched: what the operator switched on or off at run time, by id; overrules the manifest's wish.
         resource_problems: ``"db"`` or ``"redis"`` → why it cannot be used; absent when it can.
         host_version: PEP 440 version of the platform.
     """
     owners, rejected, reasons = _settle_ids(candidates)
     off = {normalize_plugin_id(name) for name in disabled}
-    planning = _Planning(owners, reasons, off)
+    planning = _Planning(owners, reasons, off, switched)
     planning.apply_wishes()
     planning.check_each(resource_problems, host_version)
     found_cycles = planning.check_cycles()
@@ -128,7 +130,13 @@ def _twice(loser: Candidate, other: Candidate) -> DuplicatePluginError:
 class _Planning:
     """The state of one planning: who is held so far, and why."""
 
-    def __init__(self, owners: Mapping[str, Candidate], reasons: _Reasons, off: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        owners: Mapping[str, Candidate],
+        reasons: _Reasons,
+        off: AbstractSet[str],
+        switched: Mapping[str, bool],
+    ) -> None:
         self.manifests = {each.id: each.manifest for each in owners.values() if each.manifest}
         self.requirements = {plugin_id: manifest.requirements for plugin_id, manifest in self.manifests.items()}
         self.requires = {
@@ -140,6 +148,7 @@ class _Planning:
         self.owners = owners
         self.reasons = reasons
         self.off = off
+        self.switched = switched
         self.similar: dict[str, str] = {}
 
     def hold(self, plugin_id: str, error: PluginError) -> None:
@@ -164,7 +173,11 @@ class _Planning:
             manifest = self.manifests.get(plugin_id)
             if plugin_id in self.off:
                 self.reasons[plugin_id] = [PluginDisabledError(plugin=plugin_id, by="DISABLED_PLUGINS")]
-            elif manifest and not manifest.enabled and not self.owners[plugin_id].error:
+            elif self.switched.get(plugin_id) is False:
+                self.reasons[plugin_id] = [PluginDisabledError(plugin=plugin_id, by="the operator")]
+            elif self.switched.get(plugin_id) or self.owners[plugin_id].error:
+                continue
+            elif manifest and not manifest.enabled:
                 self.reasons[plugin_id] = [PluginDisabledError(plugin=plugin_id, by="manifest")]
 
     def unwanted_required(self) -> list[str]:

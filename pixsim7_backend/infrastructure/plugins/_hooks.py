@@ -120,15 +120,19 @@ class HookBus:
         now = running.get()
         owner = now.owner if now else None
         subscription = Subscription(self, str(event), handler, owner, now.app if now else None)
-        with self._lock:
-            self._subscriptions[subscription.event] = (
-                *self._subscriptions.get(subscription.event, ()),
-                subscription,
-            )
-            self._audiences = {}
-        if owner is not None:
+        if owner is None:
+            self._add(subscription)
+        else:
             owner.ledger.add("subscription", f"{event} → {describe_handler(handler)}", subscription.cancel)
+            owner.ledger.when_live(lambda: self._add(subscription))
         return subscription
+
+    def _add(self, subscription: Subscription) -> None:
+        with self._lock:
+            if subscription.is_active:
+                others = self._subscriptions.get(subscription.event, ())
+                self._subscriptions[subscription.event] = (*others, subscription)
+                self._audiences = {}
 
     def _remove(self, subscription: Subscription) -> None:
         with self._lock:

@@ -20,8 +20,10 @@ class ImportedPackage:
     line: int
 
 
-def check_imports(plugin: str, source: PluginSource, declared: Collection[str], packages: Mapping[str, str]) -> None:
-    """Refuse imports of plugins that the manifest does not name.
+def check_imports(
+    plugin: str, source: PluginSource, declared: Collection[str], packages: Mapping[str, str]
+) -> frozenset[str]:
+    """Return the plugins that this one imports; refuse imports of plugins that its manifest does not name.
 
     ``packages`` maps the package of every known plugin to its id, ``declared`` are the ids in
     ``dependencies``. Imports under ``if TYPE_CHECKING:`` are free.
@@ -29,10 +31,15 @@ def check_imports(plugin: str, source: PluginSource, declared: Collection[str], 
     Raises:
         UndeclaredImportError: for the first such import, by file and line.
     """
+    found: set[str] = set()
     for imported in iter_imports(source):
         other = _plugin_of(imported.name, packages)
-        if other is not None and other != plugin and other not in declared:
+        if other is None or other == plugin:
+            continue
+        if other not in declared:
             raise UndeclaredImportError(plugin=plugin, imported=other, file=imported.file, line=imported.line)
+        found.add(other)
+    return frozenset(found)
 
 
 def iter_imports(source: PluginSource) -> Iterator[ImportedPackage]:

@@ -1,4 +1,4 @@
-"""The plugins of one app: what was decided, what each one is now, and the code that is in memory.
+"""The plugins of one app: what was found, decided and switched, what each one is now, and its code in memory.
 
 Everything here is synchronous. A plugin that turns out not to run is given up: it and whatever needs
 it are held back, and what they had registered is undone.
@@ -6,11 +6,13 @@ it are held back, and what they had registered is undone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from fastapi import FastAPI
 
+from ._change import Change, make_change
 from ._discovery import Discovery
 from ._dispatch import PluginMount, find_conflicts
 from ._generation import Generation
@@ -21,13 +23,15 @@ from ._reporter import Reporter
 from ._settings import PluginSettings
 from .errors import PluginError
 from .records import PluginRecord
-from .states import PluginState
+from .states import PluginState, can_become
 
 
 class Inventory:
     """Plan, records and generations by id, changed together.
 
-    ``records`` has every plugin that was found, ``generations`` those whose code is in memory.
+    ``found`` is every candidate by its folder, ``errors`` what went wrong with its present code,
+    ``switched`` what the operator wants on or off; from these three the plan follows. ``records`` has
+    every plugin that was found, ``generations`` those whose code is in memory.
     """
 
     def __init__(
@@ -38,7 +42,10 @@ class Inventory:
         self._settings = settings
         self._discovery = discovery
         self._reporter = reporter
-        self.plan = self._make_plan(discovery.candidates)
+        self.found: dict[Path, Candidate] = {each.source.path: each for each in discovery.candidates}
+        self.errors: dict[str, PluginError] = {}
+        self.switched: dict[str, bool] = {}
+        self.plan = self.make_plan()
         self.records: dict[str, PluginRecord] = {}
         self.generations: dict[str, Generation] = {}
 
@@ -50,46 +57,20 @@ class Inventory:
         return {each: self.generations[each].mount for each in plugin_ids}
 
     def set(self, plugin_id: str, state: PluginState, reason: PluginError | None = None) -> PluginRecord:
-        """Move a plugin to another state and return its new record.
+        """Move a plugin to another state, through ``discovered`` where it starts anew; return its new record.
 
         Raises:
             IllegalTransitionError: the state table does not allow it.
         """
-        record = self.records[plugin_id].to(state, reason)
+        record = self.records[plugin_id]
+        if record.state is state:
+            record = replace(record, reason=reason)
+        else:
+            if not can_become(record.state, state) and can_become(record.state, PluginState.DISCOVERED):
+                record = record.to(PluginState.DISCOVERED)
+            record = record.to(state, reason)
         self.records[plugin_id] = record
         return record
-
-    # --- loading ----------------------------------------------------------------------------------
-
-    def load_all(self) -> None:
-        """Load what the plan says, in its order; whatever cannot be loaded holds back what needs it."""
-        self._reporter.discovered(self._discovery.folders)
-        self._learn_manifests()
-        self._open_records()
-        for plugin_id in self.plan.held:
-            self._hold(plugin_id)
-        for plugin_id in self.plan.order:
-            if plugin_id not in self.plan.held:
-                self._load(plugin_id)
-        self._refuse_conflicts()
-
-    def load_late(self, plugin_id: str) -> None:
-        """Load one plugin that was held back before, if nothing holds it any more.
-
-        That its manifest says ``enabled=False`` does not count: somebody asks for it.
-
-        Raises:
-            PluginError: what holds it back, or went wrong; in the latter case its record says the same.
-        """
-        candidates = [_wanted(each) if each.id == plugin_id else each for each in self.plan.candidates.values()]
-        plan = self._make_plan(candidates)
-        if plugin_id in plan.held:
-            raise plan.held[plugin_id]
-        self.plan = _still_without(plan, self.plan.held, but=plugin_id)
-        self.records[plugin_id] = replace(self.records[plugin_id], state=PluginState.DISCOVERED, reason=None)
-        self._load(plugin_id)
-        self._refuse_conflicts()
-        self.require(plugin_id, PluginState.LOADED)
 
     def require(self, plugin_id: str, state: PluginState) -> PluginRecord:
         """Return the record of a plugin in this state; raise the reason why it is in another one."""
@@ -98,25 +79,79 @@ class Inventory:
             raise record.reason
         return record
 
-    def _make_plan(self, candidates: Iterable[Candidate]) -> Plan:
-        return plan_here(candidates, disabled=self._settings.disabled, resources=self._settings.resources)
+    # --- deciding ---------------------------------------------------------------------------------
 
-    def _learn_manifests(self) -> None:
+    def make_plan(
+        self,
+        found: Mapping[Path, Candidate] | None = None,
+        *,
+        switched: Mapping[str, bool] | None = None,
+        errors: Mapping[str, PluginError] | None = None,
+    ) -> Plan:
+        """Return the plan for what is found, switched and known to be wrong, or for what might be."""
+        wrong = self.errors if errors is None else errors
+        candidates = (self.found if found is None else found).values()
+        return plan_here(
+            [replace(each, error=each.error or wrong.get(each.id)) for each in candidates],
+            disabled=self._settings.disabled,
+            switched=self.switched if switched is None else switched,
+            resources=self._settings.resources,
+        )
+
+    def make_change(self, plan: Plan, *, asked: str = "", replace: Collection[str] = ()) -> Change:
+        """Return the steps from what runs now to ``plan``."""
+        return make_change(self.records, self.plan, plan, asked=asked, replace=replace)
+
+    def adopt(self, plan: Plan) -> None:
+        """Take a plan over; plugins that it holds back and that do not run get its reasons, new ones a record."""
+        self.plan = plan
+        for candidate in plan.candidates.values():
+            record = self.records.get(candidate.id)
+            if record is None or record.state is PluginState.REMOVED:
+                self.records[candidate.id] = _new_record(candidate, record.generation if record else 0)
+            elif record.state is not PluginState.ENABLED:
+                self.records[candidate.id] = replace(
+                    record, manifest=candidate.manifest, source=candidate.source, warnings=candidate.warnings
+                )
+        for plugin_id, reason in plan.held.items():
+            record = self.records[plugin_id]
+            if record.state is not PluginState.ENABLED and (record.state, str(record.reason)) != (
+                reason.state,
+                str(reason),
+            ):
+                self._reporter.held(self.set(plugin_id, reason.state, reason))
+
+    # --- loading ----------------------------------------------------------------------------------
+
+    def load_all(self) -> None:
+        """Load what the plan says, in its order; whatever cannot be loaded holds back what needs it."""
+        self._reporter.discovered(self._discovery.folders)
+        self.learn_manifests()
+        for warning in self.plan.iter_warnings():
+            self._reporter.warned(warning)
+        for candidate, error in self.plan.rejected:
+            self._reporter.held(_new_record(candidate).to(error.state, error))
+        self.adopt(self.plan)
+        while waiting := self.ids_in(PluginState.DISCOVERED):
+            self.load(waiting[0])
+        self.refuse_conflicts()
+
+    def learn_manifests(self) -> None:
         """Import the trusted plugins whose manifest is not a literal, and plan again with what they say."""
         unknown = [
             each
             for each in self.plan.candidates.values()
             if each.manifest is None and each.error is None and each.id not in self.plan.held
         ]
-        if not unknown:
-            return
-        learnt = {each.source: self._learn_manifest(each) for each in unknown}
-        self.plan = self._make_plan(learnt.get(each.source, each) for each in self._discovery.candidates)
-        for plugin_id in [each for each in self.generations if each in self.plan.held]:
-            self.generations.pop(plugin_id).unload()
+        for candidate in unknown:
+            self.found[candidate.source.path] = self._learn_manifest(candidate)
+        if unknown:
+            self.plan = self.make_plan()
+            for plugin_id in [each for each in self.generations if each in self.plan.held]:
+                self.forget(plugin_id)
 
     def _learn_manifest(self, candidate: Candidate) -> Candidate:
-        generation = self._new_generation(candidate)
+        generation = self.new_generation(candidate)
         try:
             generation.import_code()
         except PluginError as error:
@@ -125,42 +160,61 @@ class Inventory:
         self.generations[candidate.id] = generation
         return replace(candidate, manifest=generation.code.manifest)
 
-    def _open_records(self) -> None:
-        for warning in self.plan.iter_warnings():
-            self._reporter.warned(warning)
-        for candidate, error in self.plan.rejected:
-            self._reporter.held(_new_record(candidate).to(error.state, error))
-        for candidate in self.plan.candidates.values():
-            self.records[candidate.id] = _new_record(candidate)
-
-    def _new_generation(self, candidate: Candidate) -> Generation:
+    def new_generation(self, candidate: Candidate) -> Generation:
+        """Return the next generation of a plugin, with nothing of it imported yet."""
         record = self.records.get(candidate.id)
         number = record.generation + 1 if record else 1
         return Generation(
             self._app, self._key, self._settings, plugin=candidate.id, source=candidate.source, number=number
         )
 
-    def _load(self, plugin_id: str) -> None:
-        """Load one plugin; on failure it and what needs it are held back."""
-        candidate = self.plan.candidates[plugin_id]
-        generation = self.generations.get(plugin_id) or self._new_generation(candidate)
+    def check_imports(self, candidate: Candidate, generation: Generation) -> None:
+        """Refuse imports of plugins that the manifest does not name, and note on whose code it builds."""
         requirements = candidate.manifest.requirements if candidate.manifest else ()
+        declared = [requirement.plugin for requirement in requirements]
         packages = {each.source.package: each.id for each in self.plan.candidates.values()}
+        generation.check_imports(declared, packages)
+        generation.built_on = {each: self.generations[each].owner for each in declared if each in self.generations}
+
+    def load(self, plugin_id: str) -> bool:
+        """Load one plugin; on failure it and what needs it are held back. Tell whether it is loaded."""
+        candidate = self.plan.candidates[plugin_id]
+        generation = self.generations.get(plugin_id) or self.new_generation(candidate)
         try:
-            generation.load([requirement.plugin for requirement in requirements], packages)
+            self.check_imports(candidate, generation)
+            generation.load()
         except PluginError as error:
+            generation.unload()
             self.generations.pop(plugin_id, None)
             self.give_up(plugin_id, error)
-            return
+            return False
         self.generations[plugin_id] = generation
-        self.records[plugin_id] = self.records[plugin_id].to(
-            PluginState.LOADED, manifest=generation.code.manifest, generation=generation.owner.generation
-        )
+        self.set(plugin_id, PluginState.LOADED)
+        self.note_generation(plugin_id)
         self._reporter.loaded(self.records[plugin_id])
+        return True
 
-    def _refuse_conflicts(self) -> None:
+    def note_generation(self, plugin_id: str) -> None:
+        """Let the record say what the generation in memory is."""
+        generation = self.generations[plugin_id]
+        self.records[plugin_id] = replace(
+            self.records[plugin_id],
+            manifest=generation.code.manifest,
+            source=generation.source,
+            generation=generation.owner.generation,
+        )
+
+    def is_stale(self, plugin_id: str) -> bool:
+        """Tell whether the code in memory was built on code of a dependency that has been replaced since."""
+        built_on = self.generations[plugin_id].built_on
+        return any(
+            each not in self.generations or self.generations[each].owner is not owner
+            for each, owner in built_on.items()
+        )
+
+    def refuse_conflicts(self) -> None:
         """Give up the plugins whose routes the host or an earlier plugin already serves."""
-        loaded = self.mounts_of(each for each in self.plan.order if self.records[each].is_loaded)
+        loaded = self.mounts_of(each for each in self.plan.order if each in self.generations)
         for conflict in find_conflicts(self._app, list(loaded.values())):
             if conflict.plugin not in self.plan.held:
                 self.give_up(conflict.plugin, conflict)
@@ -170,13 +224,12 @@ class Inventory:
     def give_up(self, plugin_id: str, error: PluginError) -> None:
         """Hold back a plugin that turned out not to run, with everything that needs it; undo what they registered."""
         before = self.plan
-        self.plan = before.without(plugin_id, error)
+        self.errors[plugin_id] = error
+        plan = self.make_plan()
         for each in before.shutdown_order():
-            if each in self.plan.held:
+            if each in plan.held and self.records[each].state is not PluginState.ENABLED:
                 self.forget(each)
-        for each in before.order:
-            if each in self.plan.held:
-                self._hold(each)
+        self.adopt(plan)
 
     def forget(self, plugin_id: str) -> bool:
         """Undo and drop the plugin's code, if it is in memory; tell whether it was."""
@@ -185,26 +238,12 @@ class Inventory:
             generation.unload()
         return generation is not None
 
-    def _hold(self, plugin_id: str) -> None:
-        reason = self.plan.held[plugin_id]
-        self._reporter.held(self.set(plugin_id, reason.state, reason))
 
-
-def _new_record(candidate: Candidate) -> PluginRecord:
+def _new_record(candidate: Candidate, generation: int = 0) -> PluginRecord:
     return PluginRecord(
-        id=candidate.id, source=candidate.source, manifest=candidate.manifest, warnings=candidate.warnings
+        id=candidate.id,
+        source=candidate.source,
+        manifest=candidate.manifest,
+        warnings=candidate.warnings,
+        generation=generation,
     )
-
-
-def _wanted(candidate: Candidate) -> Candidate:
-    if candidate.manifest is None:
-        return candidate
-    return replace(candidate, manifest=candidate.manifest.model_copy(update={"enabled": True}))
-
-
-def _still_without(plan: Plan, held: Mapping[str, PluginError], *, but: str) -> Plan:
-    """Return ``plan`` without what was held before, so that one plugin gets another chance and no other one."""
-    for plugin_id, error in held.items():
-        if plugin_id != but and plugin_id not in plan.held:
-            plan = plan.without(plugin_id, error)
-    return plan

@@ -58,11 +58,44 @@ class LeakReport:
         }
 
 
+class Stage:
+    """Where generations that are built beside the ones in service register: seen by themselves only.
+
+    :meth:`publish` makes everything visible at once; until then whoever asks with the same stage sees
+    ``state`` (keys of ``app.state``) and ``ports`` as they will be.
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+        self.ports: dict[str, Any] = {}
+        self._actions: list[Callable[[], None]] = []
+        self._ledgers: list[Ledger] = []
+
+    def hold(self, ledger: Ledger) -> None:
+        """Let what is registered on ``ledger`` wait here."""
+        self._ledgers.append(ledger)
+        ledger.stage = self
+
+    def defer(self, action: Callable[[], None]) -> None:
+        self._actions.append(action)
+
+    def publish(self) -> None:
+        """Do what was put off, in order; from now on the ledgers register at once."""
+        for ledger in self._ledgers:
+            ledger.stage = None
+        for action in self._actions:
+            action()
+        self._actions.clear()
+
+
 @dataclass(slots=True, weakref_slot=True)
 class Ledger:
     """The registrations and running tasks of one generation of one plugin."""
 
+    stage: Stage | None = None
+    """Where registrations wait while the generation is not in service yet."""
     _entries: list[LedgerEntry] = field(default_factory=list)
+    _releases: list[LedgerEntry] = field(default_factory=list)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,6 +105,18 @@ class Ledger:
         with self._lock:
             self._entries.append(entry)
         return entry
+
+    def add_release(self, kind: str, name: str, release: Undo) -> None:
+        """Record what is to be let go when the code itself is given up, not only disabled (models)."""
+        with self._lock:
+            self._releases.append(LedgerEntry(kind, name, release))
+
+    def when_live(self, action: Callable[[], None]) -> None:
+        """Do it now, or once the generation is in service."""
+        if self.stage is None:
+            action()
+        else:
+            self.stage.defer(action)
 
     def discard(self, entry: LedgerEntry) -> None:
         """Forget an entry that was undone by its own owner (a cancelled subscription)."""
@@ -91,23 +136,21 @@ class Ledger:
     def tasks(self) -> tuple[asyncio.Task[Any], ...]:
         return tuple(self._tasks)
 
-    def undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
-        """Undo every entry, last in, first out; return what was undone and what could not be.
+    def undo(self, *kinds: str) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
+        """Undo every entry (of these kinds), last in, first out; return what was undone and what could not be.
 
         An undo that raises is reported and stops no other one. A second call finds nothing.
         """
         with self._lock:
-            entries, self._entries = self._entries, []
-        undone: list[str] = []
-        leaks: list[Leak] = []
-        for entry in reversed(entries):
-            try:
-                entry.undo()
-            except Exception as error:  # noqa: BLE001 - an undo may be the plugin's own code
-                leaks.append(Leak(entry.kind, entry.name, f"undo raised {type(error).__name__}: {error}"))
-            else:
-                undone.append(f"{entry.kind} {entry.name}")
-        return tuple(undone), tuple(leaks)
+            entries = [entry for entry in self._entries if not kinds or entry.kind in kinds]
+            self._entries = [entry for entry in self._entries if kinds and entry.kind not in kinds]
+        return _run_all(entries)
+
+    def release(self) -> tuple[Leak, ...]:
+        """Let go of what hangs on the code itself; return what could not be."""
+        with self._lock:
+            entries, self._releases = self._releases, []
+        return _run_all(entries)[1]
 
     async def cancel_tasks(self, deadline: float) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
         """Cancel the plugin's tasks, wait up to ``deadline`` seconds, and name those that live on."""
@@ -121,6 +164,19 @@ class Ledger:
             Leak("task", describe_task(task), f"still runs {deadline:g} s after its cancellation") for task in pending
         )
         return tuple(f"task {describe_task(task)}" for task in done), leaks
+
+
+def _run_all(entries: list[LedgerEntry]) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
+    undone: list[str] = []
+    leaks: list[Leak] = []
+    for entry in reversed(entries):
+        try:
+            entry.undo()
+        except Exception as error:  # noqa: BLE001 - an undo may be the plugin's own code
+            leaks.append(Leak(entry.kind, entry.name, f"undo raised {type(error).__name__}: {error}"))
+        else:
+            undone.append(f"{entry.kind} {entry.name}")
+    return tuple(undone), tuple(leaks)
 
 
 def describe_task(task: asyncio.Task[Any]) -> str:

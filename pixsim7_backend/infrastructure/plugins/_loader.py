@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from starlette.middleware import Middleware
 
 from ._manifest_source import check_complete, explain_problems
+from ._modules import take_out
 from .errors import AsyncHookError, InvalidManifestError, MissingExportError, PluginLoadError
 from .records import PluginSource
 from .types import PluginManifest
@@ -30,9 +31,11 @@ class PluginCode:
 
     manifest: PluginManifest
     routers: tuple[APIRouter, ...]
-    on_load: Callable[[Any], object] | None = None
+    on_load: Callable[..., object] | None = None
+    on_unload: Callable[[], Any] | None = None
     on_enable: Callable[[], Any] | None = None
     on_disable: Callable[[], Any] | None = None
+    health: Callable[[], Any] | None = None
     middleware: tuple[Middleware, ...] = ()
     exception_handlers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
 
@@ -53,19 +56,8 @@ def load_code(source: PluginSource, plugin: str) -> PluginCode:
         modules = _import_package(source, plugin)
         return _Exports(source, plugin, modules).collect()
     except BaseException:
-        unload_code(source.package)
+        take_out(source.package)
         raise
-
-
-def unload_code(package: str) -> None:
-    """Forget the package and everything below it, so that the next import reads the files again."""
-    prefix = package + "."
-    for name in [name for name in sys.modules if name == package or name.startswith(prefix)]:
-        del sys.modules[name]
-    parent, _, child = package.rpartition(".")
-    if parent in sys.modules and isinstance(getattr(sys.modules[parent], child, None), ModuleType):
-        delattr(sys.modules[parent], child)
-    importlib.invalidate_caches()
 
 
 def _import_package(source: PluginSource, plugin: str) -> tuple[ModuleType, ...]:
@@ -112,12 +104,15 @@ class _Exports:
         self._modules = modules
 
     def collect(self) -> PluginCode:
+        routers = self._routers()
         return PluginCode(
             manifest=self._manifest(),
-            routers=self._routers(),
+            routers=routers,
             on_load=self._sync_hook("on_load"),
+            on_unload=self._sync_hook("on_unload"),
             on_enable=self._hook("on_enable"),
             on_disable=self._hook("on_disable"),
+            health=self._health(routers),
             middleware=self._middleware(),
             exception_handlers=self._exception_handlers(),
         )
@@ -168,6 +163,12 @@ class _Exports:
             raise self._wrong(name, f"a function: `def {name}(...)`", hook)
         checked: Callable[..., Any] = hook
         return checked
+
+    def _health(self, routers: tuple[APIRouter, ...]) -> Callable[..., Any] | None:
+        """Return the hook ``health()``; an endpoint of that name is not one."""
+        health = self._find("health")
+        endpoints = {id(getattr(route, "endpoint", None)) for router in routers for route in router.routes}
+        return self._hook("health") if id(health) not in endpoints else None
 
     def _sync_hook(self, name: str) -> Callable[..., Any] | None:
         hook = self._hook(name)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,34 +30,74 @@ _APP_WIDE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Whose a key of ``app.state`` is, and what it was before anything of that plugin."""
+
+    owner: Owner
+    value: Any
+    before: Any
+
+
 class OwnedState(State):
-    """An ``app.state`` that knows which plugin wrote which key, and takes it back with the plugin."""
+    """An ``app.state`` that knows which plugin wrote which key, and takes it back with the plugin.
+
+    A newer generation takes a key over from the older one; what the host writes is the host's.
+    """
+
+    _claims: dict[str, _Claim]
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        super().__init__(state)
+        object.__setattr__(self, "_claims", {})
 
     def __setattr__(self, key: Any, value: Any) -> None:
         self[key] = value
 
     def __setitem__(self, key: str, value: Any) -> None:
         owner = current_owner()
-        if owner is not None:
-            self._record(owner, key, value)
+        if owner is None:
+            self._claims.pop(key, None)
+            super().__setitem__(key, value)
+            return
+        if owner.ledger.stage is not None:
+            owner.ledger.stage.state[key] = value
+        owner.ledger.when_live(lambda: self._claim(owner, key, value))
+
+    def __getattr__(self, key: Any) -> Any:
+        staged = _staged(key)
+        return super().__getattr__(key) if staged is _MISSING else staged
+
+    def __getitem__(self, key: str) -> Any:
+        staged = _staged(key)
+        return super().__getitem__(key) if staged is _MISSING else staged
+
+    def _claim(self, owner: Owner, key: str, value: Any) -> None:
+        known = self._claims.get(key)
+        before = self._state.get(key, _MISSING)
+        if known is not None and known.owner.plugin == owner.plugin:
+            before = known.before
+        if known is None or known.owner is not owner:
+            owner.ledger.add("state", f"app.state.{key}", lambda: self._give_back(owner, key))
+        self._claims[key] = _Claim(owner, value, before)
         super().__setitem__(key, value)
 
-    def _record(self, owner: Owner, key: str, value: Any) -> None:
-        name = f"app.state.{key}"
-        for entry in owner.ledger.entries:
-            if entry.kind == "state" and entry.name == name:
-                owner.ledger.discard(entry)
-        before = self._state.get(key, _MISSING)
+    def _give_back(self, owner: Owner, key: str) -> None:
+        claim = self._claims.get(key)
+        if claim is None or claim.owner is not owner:
+            return  # somebody else's by now
+        del self._claims[key]
+        if claim.before is _MISSING:
+            self._state.pop(key, None)
+        else:
+            self._state[key] = claim.before
 
-        def restore() -> None:
-            if self._state.get(key, _MISSING) is not value:
-                return  # somebody else's by now
-            if before is _MISSING:
-                del self._state[key]
-            else:
-                self._state[key] = before
 
-        owner.ledger.add("state", name, restore)
+def _staged(key: str) -> Any:
+    owner = current_owner()
+    if owner is None or owner.ledger.stage is None:
+        return _MISSING
+    return owner.ledger.stage.state.get(key, _MISSING)
 
 
 def own_state(app: FastAPI) -> None:
@@ -84,18 +126,22 @@ def recording(app: FastAPI, owner: Owner) -> Iterator[None]:
 
 def _record_routes(app: FastAPI, owner: Owner, before: list[BaseRoute], lifespan: Any) -> None:
     known = {id(route) for route in before}
-    for route in [route for route in app.router.routes if id(route) not in known]:
-        path = getattr(route, "path", None) or getattr(getattr(route, "include_context", None), "prefix", "")
-        owner.ledger.add("route", str(path), _route_remover(app, route))
+    added = [route for route in app.router.routes if id(route) not in known]
     app.router.lifespan_context = lifespan  # including a router chains its lifespan for good
+    if not added:
+        return
+    _remove(app, added)
+    for route in added:
+        path = getattr(route, "path", None) or getattr(getattr(route, "include_context", None), "prefix", "")
+        owner.ledger.add("route", str(path), partial(_remove, app, [route]))
+    owner.ledger.when_live(lambda: app.router.routes.extend(added))
 
 
-def _route_remover(app: FastAPI, route: BaseRoute) -> Callable[[], None]:
-    def remove() -> None:
-        app.router.routes[:] = [kept for kept in app.router.routes if kept is not route]
-        app.openapi_schema = None
-
-    return remove
+def _remove(app: FastAPI, routes: list[BaseRoute]) -> None:
+    """Take these very routes out; ``routes.remove`` would compare by value."""
+    gone = {id(route) for route in routes}
+    app.router.routes[:] = [route for route in app.router.routes if id(route) not in gone]
+    app.openapi_schema = None
 
 
 def _logging_handlers() -> set[tuple[str, logging.Handler]]:

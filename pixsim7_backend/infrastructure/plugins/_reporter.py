@@ -23,6 +23,8 @@ class Reporter(Protocol):
     def held(self, record: PluginRecord) -> None: ...
     def enabled(self, record: PluginRecord) -> None: ...
     def disabled(self, record: PluginRecord, report: LeakReport) -> None: ...
+    def replaced(self, record: PluginRecord) -> None: ...
+    def retired(self, record: PluginRecord, report: LeakReport) -> None: ...
 
 
 class LogReporter:
@@ -61,8 +63,15 @@ class LogReporter:
 
     def disabled(self, record: PluginRecord, report: LeakReport) -> None:
         logger.debug("Disabled plugin: %s", record.id)
-        if record.reason is not None and not isinstance(record.reason, PluginDisabledError):
-            logger.error("Plugin %s did not stop cleanly: %s", record.id, record.reason)
+        self._left_behind(record, report)
+
+    def replaced(self, record: PluginRecord) -> None:
+        logger.info("Replaced plugin: %s v%s (generation %d)", record.name, record.version, record.generation)
+
+    def retired(self, record: PluginRecord, report: LeakReport) -> None:
+        self._left_behind(record, report)
+
+    def _left_behind(self, record: PluginRecord, report: LeakReport) -> None:
         for leak in report.leaks:
             logger.warning("Plugin %s left behind: %s", record.id, leak)
 

@@ -189,6 +189,13 @@ class AsyncHookError(PluginError):
         )
 
 
+class UnhealthyPluginError(PluginError):
+    """The plugin's own ``health()`` said no."""
+
+    def __init__(self, *, plugin: str, answer: str) -> None:
+        super().__init__(f"health() of plugin {plugin!r} returned {answer}", plugin=plugin, answer=answer)
+
+
 class AppWideRegistrationError(PluginError):
     """``on_load`` tried to add middleware or an exception handler to the whole app."""
 
@@ -363,6 +370,33 @@ class DependantsEnabledError(PluginError):
             f"plugin {plugin!r} is needed by {', '.join(dependants)}; disable them first, or disable with cascade",
             plugin=plugin,
             dependants=tuple(dependants),
+        )
+
+
+class PluginIdChangedError(PluginError):
+    """A plugin's folder holds a plugin of another id now."""
+
+    def __init__(self, *, plugin: str, found: str, directory: Path) -> None:
+        super().__init__(
+            f"{directory} held plugin {plugin!r} and now says that it is {found!r};"
+            " put a new plugin into a folder of its own, or restore the id",
+            plugin=plugin,
+            found=found,
+            directory=directory,
+        )
+
+
+class ReplacementRefusedError(PluginError):
+    """New code was built, but putting it in place would hold back plugins that run; the old code serves on."""
+
+    state = PluginState.BLOCKED
+
+    def __init__(self, *, plugin: str, stopped: Sequence[str], because: str) -> None:
+        super().__init__(
+            f"plugin {plugin!r} was not replaced, since {', '.join(stopped)} would stop: {because}",
+            plugin=plugin,
+            stopped=tuple(stopped),
+            because=because,
         )
 
 

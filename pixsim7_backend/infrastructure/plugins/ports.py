@@ -36,15 +36,23 @@ def provide(name: str, implementation: Any) -> Callable[[], None]:
         if taken is not None and not _same_plugin(taken[0], owner):
             by = f"plugin {taken[0].plugin!r}" if taken[0] else "the host"
             raise PortTakenError(plugin=owner.plugin if owner else "", port=name, owner=by)
-        ports[name] = entry
+
+    def publish() -> None:
+        with _lock:
+            ports[name] = entry
 
     def withdraw() -> None:
         with _lock:
             if ports.get(name) is entry:
                 del ports[name]
 
-    if owner is not None:
-        owner.ledger.add("port", name, withdraw)
+    if owner is None:
+        publish()
+        return withdraw
+    if owner.ledger.stage is not None:
+        owner.ledger.stage.ports[name] = entry
+    owner.ledger.add("port", name, withdraw)
+    owner.ledger.when_live(publish)
     return withdraw
 
 
@@ -54,8 +62,9 @@ def _same_plugin(one: Owner | None, other: Owner | None) -> bool:
 
 def find(name: str) -> Any | None:
     """Return what is provided under ``name`` in the running app, or by the host outside any; else None."""
-    app = current_app() or _everywhere
-    entry = app.ports.get(name) or _everywhere.ports.get(name)
+    app, owner = current_app() or _everywhere, current_owner()
+    staged = owner.ledger.stage.ports.get(name) if owner is not None and owner.ledger.stage is not None else None
+    entry = staged or app.ports.get(name) or _everywhere.ports.get(name)
     return entry[1] if entry else None
 
 

@@ -66,13 +66,6 @@ class PluginRecord:
     def version(self) -> str:
         return self.manifest.version if self.manifest else ""
 
-    @property
-    def is_loaded(self) -> bool:
-        """Its code is in memory and could serve."""
-        return self.state in (PluginState.LOADED, PluginState.ENABLED) or (
-            self.state is PluginState.DISABLED and self.generation > 0
-        )
-
     def to(self, state: PluginState, reason: PluginError | None = None, **changes: Any) -> PluginRecord:
         """Return the record in another state.
 

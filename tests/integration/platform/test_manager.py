@@ -351,7 +351,7 @@ async def test_a_request_that_does_not_end_is_reported(tmp_path: Path) -> None:
 
 
 async def test_what_others_need_is_not_disabled_unless_asked(tmp_path: Path) -> None:
-    """The refusal lists the dependants; a cascade disables them first, in reverse order."""
+    """The refusal lists the dependants; a cascade stops them first; they come back with what they need."""
     write_plugin(tmp_path, "base", HELLO)
     write_plugin(tmp_path, "middle", HELLO, dependencies=["base"])
     write_plugin(tmp_path, "top", HELLO, dependencies=["middle"])
@@ -360,12 +360,15 @@ async def test_what_others_need_is_not_disabled_unless_asked(tmp_path: Path) -> 
             await host.manager.disable("base")
         host.assert_state("base", PluginState.ENABLED)
         await host.manager.disable("base", cascade=True)
-        for plugin in ("base", "middle", "top"):
-            host.assert_state(plugin, PluginState.DISABLED)
-        with pytest.raises(DependencyHeldError, match="requires 'middle', which is disabled"):
+        host.assert_state("base", PluginState.DISABLED)
+        for plugin in ("middle", "top"):
+            host.assert_state(plugin, PluginState.BLOCKED)
+        with pytest.raises(DependencyHeldError, match="requires 'middle', which is blocked"):
             await host.manager.enable("top")
-        for plugin in ("base", "middle", "top"):
-            await host.manager.enable(plugin)
+        change = host.manager.preview_enable("base")
+        assert (change.stop, change.start) == ((), ("base", "middle", "top"))
+        assert change.why["top"] == "its dependency 'middle' starts"
+        await host.manager.enable("base")
         assert (await host.client.get("/api/v1/top/hello")).status_code == 200
 
 
@@ -528,13 +531,13 @@ async def test_router_lifespans_run_with_the_plugin_and_their_state_reaches_its_
         assert (await host.client.get("/api/v1/quest/treasure")).json() == "gold"
 
 
-async def test_a_failing_on_disable_is_the_reason_and_everything_is_undone(tmp_path: Path) -> None:
-    """The plugin is failed, its routes are gone, the others stop as well; it can be enabled afresh."""
+async def test_a_failing_on_disable_is_reported_and_everything_is_undone(tmp_path: Path) -> None:
+    """The report has the hook's error, the routes are gone; it is loaded afresh when it is enabled again."""
     write_plugin(tmp_path, "quest", HELLO + "async def on_disable(): raise RuntimeError('stuck')")
     async with plugin_host(tmp_path) as host:
-        await host.manager.disable("quest")
-        reason = host.assert_state("quest", PluginState.FAILED).reason
-        assert "on_disable of plugin 'quest' raised RuntimeError: stuck" in str(reason)
+        report = await host.manager.disable("quest")
+        assert "on_disable of plugin 'quest' raised RuntimeError: stuck" in str(report.leaks[0])
+        host.assert_state("quest", PluginState.DISABLED)
         assert (await host.client.get("/api/v1/quest/hello")).status_code == 404
         record = await host.manager.enable("quest")
         assert (record.state, record.generation) == (PluginState.ENABLED, 2)

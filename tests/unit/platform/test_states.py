@@ -74,22 +74,6 @@ def test_a_step_takes_a_reason_and_other_changes_along() -> None:
     assert off.to(S.LOADED, generation=2).generation == 2
 
 
-@pytest.mark.parametrize(
-    ("state", "generation", "is_loaded"),
-    [
-        (S.DISCOVERED, 0, False),
-        (S.LOADED, 1, True),
-        (S.ENABLED, 1, True),
-        (S.DISABLED, 1, True),
-        (S.DISABLED, 0, False),
-        (S.FAILED, 1, False),
-    ],
-)
-def test_loaded_means_that_its_code_is_there(state: PluginState, generation: int, is_loaded: bool) -> None:
-    """A plugin that was switched off at run time is loaded, one that was never imported is not."""
-    assert record(state, generation).is_loaded is is_loaded
-
-
 def test_a_record_as_json() -> None:
     """Everything an operator wants to see."""
     content = record().to(S.DISABLED, PluginDisabledError(plugin="game-stealth", by="manifest")).to_json()
