@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 CODE := pixsim7_backend tests benchmarks
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+	--no-annotate --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test lint bench docs lock clean

@@ -5,8 +5,6 @@ called as ASGI applications without a server and without lifespan: from about 49
 hard-coded app no longer starts its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json
@@ -338,6 +336,7 @@ async def swapping(quick: bool) -> list[Row]:
 async def _ask(app: FastAPI, client: int, answers: list[tuple[int, bytes]], done: asyncio.Event) -> None:
     while not done.is_set():
         answers.append(await status_of(app, f"{PREFIX}/plugin250/static{client % 5}"))
+        await asyncio.sleep(0)  # an answer that never waited would leave no turn to the swaps
 
 
 def _is_whole(answer: tuple[int, Any]) -> bool:

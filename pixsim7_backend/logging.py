@@ -94,7 +94,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        text = f"{record.levelname}: {escape(record.getMessage())}"
+        text = f"{record.levelname}: {_message(record)}"
         extra = " ".join(f"{key}={escape(str(value))}" for key, value in _context(record))
         if self.is_coloured:
             colour = _COLOURS.get(record.levelno, "")
@@ -133,6 +133,14 @@ def _formatter(log_format: LogFormat, stream: TextIO) -> logging.Formatter:
     if log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not is_terminal):
         return JsonFormatter()
     return ConsoleFormatter(is_coloured=is_terminal)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the message on one line; but a traceback that uvicorn logs as a message stays readable."""
+    message = record.getMessage()
+    if record.name == "uvicorn.error" and message.startswith("Traceback "):
+        return "\n".join(escape(line) for line in message.splitlines())
+    return escape(message)
 
 
 def _context(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,7 @@ from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
 from pixsim7_backend.request_ids import RequestIds
 from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
+from pixsim7_backend.startup_errors import PlainStartupErrors
 
 logger = logging.getLogger("pixsim7.main")
 
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_problem_handlers(app)
     app.add_middleware(CurlJson)
     app.add_middleware(RequestIds)
+    app.add_middleware(PlainStartupErrors)
     return app
 
 

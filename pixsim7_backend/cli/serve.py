@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from pixsim7_backend.logging import configure_logging
 from pixsim7_backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 
@@ -29,7 +31,7 @@ def serve(
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     check_address(settings)
     configure_logging(settings.log_format, settings.log_level)
-    uvicorn.run(
+    config = uvicorn.Config(
         "pixsim7_backend.cli.serve:make_worker_app",
         factory=True,
         host=settings.host,
@@ -38,6 +40,29 @@ def serve(
         log_config=None,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
+    if not (_run_workers(config) if settings.workers > 1 else _run(config)):
+        raise typer.Exit(1)
+
+
+def _run(config: uvicorn.Config) -> bool:
+    """Serve in this process until a signal; return whether the app ever started."""
+    from uvicorn import Server
+
+    server = Server(config)
+    # Uvicorn raises both when everything is closed: the one after Ctrl-C, the other after a failed start.
+    with suppress(KeyboardInterrupt, SystemExit):
+        server.run()
+    return server.started
+
+
+def _run_workers(config: uvicorn.Config) -> bool:
+    """Serve in processes of their own until a signal; return whether the app started in all of them."""
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    supervisor.run()
+    return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
 def make_worker_app() -> FastAPI:

@@ -73,12 +73,12 @@ def test_nothing_is_left_for_later() -> None:
     assert notes == []
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "requirements").glob("*.txt")))
 def test_lock_files_have_hashes_and_no_addresses(name: str) -> None:
     """Each locked requirement has hashes; nothing in the file says where it came from."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     requirements = [block for block in re.split(r"\n(?=\S)", text.strip()) if block]
-    assert len(requirements) > 30
+    assert len(requirements) > 10
     for requirement in requirements:
         assert re.match(r"[a-z0-9.-]+==", requirement), requirement
         assert "--hash=sha256:" in requirement, requirement

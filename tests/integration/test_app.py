@@ -181,3 +181,50 @@ def test_four_workers_share_the_embedded_database(tmp_path: Path) -> None:
     assert text.count("Migrated the tables of auth to 0001") == 1
     assert text.count("Application shutdown complete") == 4
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_start_that_fails_says_why_in_a_sentence(tmp_path: Path, workers: str) -> None:
+    """A start-up that cannot succeed ends with status 1 and the reason: no traceback, no second try."""
+    environment = {**os.environ, "SECRET_KEY": "short", "LOG_FORMAT": "console", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pixsim7_backend", "serve", "--port", str(free_port()), "--workers", workers]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "SECRET_KEY has fewer than 32 bytes; set it to " in done.stderr
+    assert "ERROR: start-up aborted, required plugins cannot run (auth); the lines above say why\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unusable_setting_under_plain_uvicorn_is_a_sentence(tmp_path: Path) -> None:
+    """Also where uvicorn is started directly, a wrong setting is told without a traceback."""
+    command = [sys.executable, "-m", "uvicorn", "pixsim7_backend.main:app", "--port", str(free_port())]
+    environment = {**os.environ, "WORKERS": "many", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "start-up aborted: WORKERS: input should be a valid integer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_bug_in_a_start_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is reported with the place in the code."""
+
+    def broken() -> Settings:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("pixsim7_backend.main.load_settings", broken)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(ZeroDivisionError):
+        await create_app()({"type": "lifespan", "state": {}}, receive, send)
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert "ZeroDivisionError: a bug" in sent[0]["message"]

@@ -19,15 +19,21 @@ README = ROOT / "README.md"
 MARK = "<!-- executed by tests/integration/test_readme.py -->"
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """The port of a backend that was started in an empty place, as `make serve` does."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty working directory."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module")
+def port(place: Path) -> Iterator[int]:
+    """The port of a backend that was started in that place, as `make serve` does."""
     chosen = free_port()
     environment = {**_environment(), "PORT": str(chosen), "LOG_FORMAT": "console"}
-    log = tmp_path / "log.txt"
+    log = place / "log.txt"
     with log.open("wb") as stderr:
         command = [sys.executable, "-m", "pixsim7_backend", "serve"]
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
+        process = subprocess.Popen(command, cwd=place, env=environment, stderr=stderr)
     try:
         assert wait_until(lambda: process.poll() is not None or _answers(chosen))
         assert process.poll() is None, log.read_text()
@@ -48,7 +54,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_transcript_runs_as_printed(port: int, tmp_path: Path) -> None:
+def test_transcript_runs_as_printed(port: int, place: Path) -> None:
     """Every command of the README's example prints exactly what stands below it."""
     [transcript] = [block.code for block in blocks_of(README) if block.mark == MARK]
     steps = list(steps_of(transcript))
@@ -60,7 +66,7 @@ def test_transcript_runs_as_printed(port: int, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         ["bash", "-euc", script],
-        cwd=tmp_path,
+        cwd=place,
         env=_environment(),
         capture_output=True,
         text=True,

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -548,6 +550,27 @@ async def test_a_full_queue_is_429_and_counts_nowhere(backend: Backend, tune: Tu
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
     assert backend.execute("SELECT key FROM auth_login_attempts") == []
     assert (await backend.post(f"{AUTH}/login", json={"username": "ann", "password": PASSWORD})).status_code == 200
+
+
+async def test_logins_that_wait_leave_the_database_to_others(
+    backend: Backend, user_client: Client, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While more logins wait for their hash than may use the database at once, other requests are answered."""
+    hashing: Any = type(backend.app.state.auth.passwords)
+    slow = hashing(backend.app.state.auth.settings.hash_cost, concurrency=1, queue=100)
+    gate, verify_now = threading.Event(), slow.verify_now
+    monkeypatch.setattr(slow, "verify_now", lambda *given: gate.wait(60) and verify_now(*given))
+    tune(passwords=slow)
+    wrong = {"username": "nobody", "password": "a wrong password"}
+    logins = [asyncio.create_task(backend.post(f"{AUTH}/login", json=wrong | {"username": f"n{n}"})) for n in range(50)]
+    for _ in range(3000):
+        if slow._present == 50 and backend.execute("SELECT count(*) FROM auth_login_attempts") == [(51,)]:
+            break
+        await asyncio.sleep(0.01)
+    assert (await user_client.get(f"{AUTH}/me")).status_code == 200
+    assert (await user_client.patch("/api/v1/users/me", json={"display_name": "U"})).status_code == 200
+    gate.set()
+    assert {(await each).status_code for each in logins} == {401}
 
 
 async def test_who_asks_is_one_query_that_only_reads(backend: Backend, user_client: Client) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fastapi.routing import RouteContext, iter_route_contexts
-from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
+from fastapi.routing import APIRouter, RouteContext, iter_route_contexts
+from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
 from . import fastapi_internals
 from .paths import ListedRoute, path_of, shape_of
@@ -33,7 +33,7 @@ def list_routes(routes: Iterable[BaseRoute]) -> tuple[ListedRoute, ...]:
     if fastapi_internals.is_usable():
         return tuple(listed for route in routes for listed in fastapi_internals.iter_routes(route))
     contexts = iter_route_contexts(tuple(routes))
-    return tuple(ListedRoute(context.original_route, _public_path(context)) for context in contexts)
+    return tuple(ListedRoute(context.original_route, public_path(context)) for context in contexts)
 
 
 def same_routes(one: Sequence[ListedRoute], other: Sequence[ListedRoute]) -> bool:
@@ -43,7 +43,14 @@ def same_routes(one: Sequence[ListedRoute], other: Sequence[ListedRoute]) -> boo
     )
 
 
-def _public_path(context: RouteContext) -> str | None:
+def is_flat(router: APIRouter) -> bool:
+    """Tell whether ``router`` matches as FastAPI's own do, and holds routes of known kinds only."""
+    known = (Route, WebSocketRoute, Mount, Host)
+    return fastapi_internals.has_standard_matching(router) and all(isinstance(it, known) for it in router.routes)
+
+
+def public_path(context: RouteContext) -> str | None:
+    """Return the full path that decides whether the route matches, or None when no path does."""
     original, path = context.original_route, context.path
     if path is None or path_of(original) is None:
         return None

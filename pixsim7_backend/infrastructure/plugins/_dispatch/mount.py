@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.middleware import Middleware
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.routing import BaseRoute, NoMatchFound
+from starlette.routing import BaseRoute, Match, Mount, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, Running, running
 
 from . import fastapi_internals
-from .claims import RouteClaim, iter_claims, list_routes, same_routes
+from .claims import RouteClaim, is_flat, iter_claims, list_routes, public_path, same_routes
 from .exceptions import PluginExceptionMiddleware
 from .paths import shortest, static_prefix
 from .table import RouteTable, Target
@@ -32,7 +34,7 @@ class PluginMount:
     may run in another thread. What the plugin adds to its routers later is served as well.
     """
 
-    def __init__(self, owner: Owner, holder: APIRouter, stack: ASGIApp | None) -> None:
+    def __init__(self, owner: Owner, holder: APIRouter, routers: Sequence[APIRouter], stack: ASGIApp | None) -> None:
         self.owner = owner
         self.plugin_id = owner.plugin
         self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
@@ -44,13 +46,14 @@ class PluginMount:
         """What the schema remembers of this mount; dropped when the plugin adds routes."""
         self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
         self._holder = holder
+        self._routers = tuple(routers)
         self._stack = stack
         self._lock = threading.Lock()
         self._table: RouteTable | None = None
         self._served: dict[int, Scope] = {}
         self._idle: anyio.Event | None = None
         self._watched: set[int] = set()
-        self._public = _public_targets(holder)
+        self._is_fast = fastapi_internals.is_usable()
         self.routes_changed()
 
     # --- what it would serve ------------------------------------------------------------------
@@ -83,7 +86,7 @@ class PluginMount:
         self._names = frozenset(getattr(route, "name", None) for route, path in self._listed if path is not None)
         self._names_open = any(path is None or hasattr(route, "routes") for route, path in self._listed)
         self.frontend_paths: tuple[str, ...] = ()
-        if self._public is None:
+        if self._is_fast:
             self._watch_routers()
             routes = self._holder.routes
             self.frontend_paths = tuple(path for route in routes for path in fastapi_internals.iter_frontends(route))
@@ -95,7 +98,7 @@ class PluginMount:
 
     def refresh(self) -> None:
         """Notice what the plugin added to its routers, where additions are not announced."""
-        if self._public is not None and not same_routes(self._listed, list_routes(self._holder.routes)):
+        if not self._is_fast and not same_routes(self._listed, list_routes(self._holder.routes)):
             self.routes_changed()
 
     def _watch_routers(self) -> None:
@@ -105,26 +108,20 @@ class PluginMount:
                     self._watched.add(id(router))
                     fastapi_internals.watch(router, self.routes_changed)
 
-    def compile(self) -> None:
+    def compile(self) -> RouteTable:
         """Build the effective routes now, so that no request has to; safe from any thread."""
-        if self._public is None:
-            self._build_table()
-
-    def _build_table(self) -> RouteTable:
         with self._lock:
-            table = self._table
-            if table is None:
-                effective = (route for held in self._holder.routes for route in fastapi_internals.iter_effective(held))
-                self._table = table = RouteTable(_targets(effective))
-            return table
+            if self._table is None:
+                routes = self._holder.routes
+                targets = _fast_targets(routes) if self._is_fast else _public_targets(self._routers, routes)
+                self._table = RouteTable(targets)
+            return self._table
 
     # --- serving ------------------------------------------------------------------------------
 
     def find(self, path: str) -> Sequence[Target]:
         """Return every target that may serve ``path``, in registration order."""
-        if self._public is not None:
-            return self._public
-        return (self._table or self._build_table()).find(path)
+        return (self._table or self.compile()).find(path)
 
     def url_path_for(self, name: str, /, **params: Any) -> Any:
         """Return the path of the first route of that name and those parameters.
@@ -134,14 +131,7 @@ class PluginMount:
         """
         if name not in self._names and not self._names_open:
             raise NoMatchFound(name, params)
-        if self._public is None:
-            return (self._table or self._build_table()).url_path_for(name, **params)
-        for target in self._public:
-            try:
-                return target.url_path_for(name, **params)
-            except NoMatchFound:
-                continue
-        raise NoMatchFound(name, params)
+        return (self._table or self.compile()).url_path_for(name, **params)
 
     async def serve(self, run: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request of this plugin: owned, counted, inside the plugin's middleware."""
@@ -225,7 +215,7 @@ def build_mount(
     holder = _holder_like(app.router)
     for router in routers:
         holder.include_router(router, prefix=prefix, tags=list(tags))
-    return PluginMount(owner, holder, _build_stack(app, middleware, exception_handlers or {}))
+    return PluginMount(owner, holder, routers, _build_stack(app, middleware, exception_handlers or {}))
 
 
 def _holder_like(router: APIRouter) -> APIRouter:
@@ -267,19 +257,42 @@ async def _run_selected(scope: Scope, receive: Receive, send: Send) -> None:
     await scope.pop(_RUN_KEY)(scope, receive, send)
 
 
-def _public_targets(holder: APIRouter) -> tuple[Target, ...] | None:
-    """Return one target per included router, or None where the effective routes may be used."""
-    if fastapi_internals.is_usable():
-        return None
-    return tuple(
-        Target(order, route.matches, route.handle, route.url_path_for, None, None, {}, False, route, None)
-        for order, route in enumerate(holder.routes)
-    )
-
-
-def _targets(effective: Iterable[fastapi_internals.Effective]) -> Iterator[Target]:
+def _fast_targets(routes: Iterable[BaseRoute]) -> Iterator[Target]:
+    """Yield one target per effective route, run directly."""
+    effective = (route for included in routes for route in fastapi_internals.iter_effective(included))
     for order, it in enumerate(effective):
         yield Target(
             order, it.matches, it.run, it.url_path_for, it.name, it.path, dict(it.convertors), it.is_mount, it.route,
             it.context,
         )  # fmt: skip
+
+
+def _public_targets(routers: Iterable[APIRouter], routes: Iterable[BaseRoute]) -> Iterator[Target]:
+    """Yield the routes that a path decides, each run by its included router, then that router itself.
+
+    The router selects again among its own routes, so that the answer is always FastAPI's; asked
+    last, it also knows what was added since. Routers with others inside are only asked as a whole:
+    one of those may have its own way of matching, which no public name tells.
+    """
+    order = count()
+    for router, included in zip(routers, routes, strict=True):
+        for context in iter_route_contexts([included]) if is_flat(router) else ():
+            original: BaseRoute = context.original_route
+            if (path := public_path(context)) is not None:
+                is_mount = isinstance(original, Mount)
+                yield Target(
+                    next(order), _match_only(context), included.handle, context.url_path_for,
+                    None if is_mount else context.name, path, context.param_convertors, is_mount, original, None,
+                )  # fmt: skip
+        yield Target(
+            next(order), included.matches, included.handle, included.url_path_for, None, None, {}, False, included, None
+        )
+
+
+def _match_only(context: RouteContext) -> Callable[[Scope], tuple[Match, Scope]]:
+    effective: Callable[[Scope], tuple[Match, Scope]] = context.matches
+
+    def matches(scope: Scope) -> tuple[Match, Scope]:
+        return effective(scope)[0], {}
+
+    return matches

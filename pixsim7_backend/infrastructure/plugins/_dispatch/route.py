@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Self, cast
 
 from fastapi import APIRouter, FastAPI
@@ -133,10 +133,11 @@ class PluginRoute(BaseRoute):
                 partial = partial or selected
         return partial or _NO_MATCH
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Let the selected mount serve the request, even when it is no longer published."""
         mount, run = scope.pop(_SELECTED_KEY)
-        await mount.serve(run, scope, receive, send)
+        served: Coroutine[Any, Any, None] = mount.serve(run, scope, receive, send)
+        return served
 
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
         """Return the path of the first plugin route of that name and those parameters.
