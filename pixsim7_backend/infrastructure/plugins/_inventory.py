@@ -13,7 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from ._change import Change, make_change
-from ._discovery import Discovery
+from ._discovery import Discovery, read_folder
 from ._dispatch import PluginMount, find_conflicts
 from ._generation import Generation
 from ._ownership import AppKey
@@ -21,7 +21,7 @@ from ._plan import Candidate, Plan
 from ._planning import plan_here
 from ._reporter import Reporter
 from ._settings import PluginSettings
-from .errors import PluginError
+from .errors import MissingManifestError, PluginError, PluginIdChangedError
 from .records import PluginRecord
 from .states import PluginState, can_become
 
@@ -121,12 +121,52 @@ class Inventory:
             ):
                 self._reporter.held(self.set(plugin_id, reason.state, reason))
 
+    # --- what is on disk now ------------------------------------------------------------------------
+
+    def read(self, record: PluginRecord) -> Candidate:
+        """Return what a plugin's folder says now; raise what is wrong with it."""
+        candidate = read_folder(record.source)
+        if candidate is None:
+            raise MissingManifestError(plugin=record.id, directory=record.source.path)
+        if candidate.error is not None:
+            raise candidate.error
+        if candidate.id != record.id:
+            raise PluginIdChangedError(plugin=record.id, found=candidate.id, directory=record.source.path)
+        if candidate.manifest is None:  # computed: what the last import said, until it is imported again
+            candidate = replace(candidate, manifest=record.manifest)
+        return candidate
+
+    def make_plan_with(self, candidate: Candidate) -> Plan:
+        """Return the plan for what is found, with this candidate in its folder and nothing known against it."""
+        errors = {each: error for each, error in self.errors.items() if each != candidate.id}
+        return self.make_plan({**self.found, candidate.source.path: candidate}, errors=errors)
+
+    def accept(self, candidate: Candidate) -> None:
+        """Take a candidate for what its folder holds, with nothing known against it."""
+        self.found[candidate.source.path] = candidate
+        self.errors.pop(candidate.id, None)
+
+    def importers_of(self, plugin_id: str) -> frozenset[str]:
+        """Return the plugin and those that import from it, directly or through one another."""
+        found = {plugin_id}
+        for each in self.plan.dependants_of(plugin_id, transitive=True):
+            generation = self.generations.get(each)
+            if generation is not None and generation.imported & found:
+                found.add(each)
+        return frozenset(found)
+
+    def mark_removed(self, plugin_id: str) -> PluginRecord:
+        """Note that a plugin is not found any more, and forget its code."""
+        self.forget(plugin_id)
+        self.errors.pop(plugin_id, None)
+        return self.set(plugin_id, PluginState.REMOVED)
+
     # --- loading ----------------------------------------------------------------------------------
 
     def load_all(self) -> None:
         """Load what the plan says, in its order; whatever cannot be loaded holds back what needs it."""
         self._reporter.discovered(self._discovery.folders)
-        self.learn_manifests()
+        self.plan = self.learn_manifests(self.plan)
         for warning in self.plan.iter_warnings():
             self._reporter.warned(warning)
         for candidate, error in self.plan.rejected:
@@ -136,19 +176,22 @@ class Inventory:
             self.load(waiting[0])
         self.refuse_conflicts()
 
-    def learn_manifests(self) -> None:
-        """Import the trusted plugins whose manifest is not a literal, and plan again with what they say."""
+    def learn_manifests(self, plan: Plan) -> Plan:
+        """Import the trusted plugins whose manifest is not a literal; return the plan with what they say."""
         unknown = [
             each
-            for each in self.plan.candidates.values()
-            if each.manifest is None and each.error is None and each.id not in self.plan.held
+            for each in plan.candidates.values()
+            if each.manifest is None and each.error is None and each.id not in plan.held
         ]
+        if not unknown:
+            return plan
         for candidate in unknown:
             self.found[candidate.source.path] = self._learn_manifest(candidate)
-        if unknown:
-            self.plan = self.make_plan()
-            for plugin_id in [each for each in self.generations if each in self.plan.held]:
-                self.forget(plugin_id)
+        learnt = self.make_plan()
+        for candidate in unknown:
+            if candidate.id in learnt.held:
+                self.forget(candidate.id)
+        return learnt
 
     def _learn_manifest(self, candidate: Candidate) -> Candidate:
         generation = self.new_generation(candidate)

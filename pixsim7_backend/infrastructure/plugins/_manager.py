@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from ._change import Change
-from ._discovery import Discovery, read_folder
+from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
-from ._generation import Generation
 from ._graph import nearest_name
 from ._hooks import HookBus
 from ._inventory import Inventory
 from ._ledger import LeakReport
-from ._modules import put_back, read_files_anew, take_out
 from ._ownership import AppKey, running_as_host
-from ._plan import Candidate, Plan
+from ._plan import Plan
 from ._registrations import own_state
-from ._replacement import Replacement
 from ._reporter import Reporter
+from ._runner import Runner
 from ._settings import PluginSettings
 from ._tasks import own_tasks
 from .errors import (
     DependantsEnabledError,
-    MissingManifestError,
     PluginBusyError,
     PluginDisabledError,
-    PluginError,
-    PluginHookError,
-    PluginIdChangedError,
     PluginNotFoundError,
     PluginStartupError,
     ReplacementRefusedError,
@@ -68,15 +62,13 @@ class PluginManager:
         self.app = app
         self.settings = settings
         self._hooks = hooks
-        self._reporter = reporter
         self._key = AppKey(app.title)
         self._plugins = Inventory(app, self._key, settings, discovery=discovery, reporter=reporter)
-        self._reports: dict[str, LeakReport] = {}
         self._lock = asyncio.Lock()
         self._is_started = False
-        self._retiring: set[asyncio.Task[None]] = set()
         self._release_tasks: Callable[[], None] | None = None
         self._route = PluginRoute.install(app, self._key)
+        self._runner = Runner(app, self._plugins, self._route, settings, hooks=hooks, reporter=reporter)
         own_state(app)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -109,7 +101,7 @@ class PluginManager:
 
     def find_report(self, plugin_id: str) -> LeakReport | None:
         """Return the leak report of the plugin's last disable, None when there was none."""
-        return self._reports.get(normalize_plugin_id(plugin_id))
+        return self._runner.reports.get(normalize_plugin_id(plugin_id))
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -137,7 +129,7 @@ class PluginManager:
                 await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
             for plugin_id in waiting:
                 if plugin_id in self.plan().order and plugins.records[plugin_id].state is not PluginState.ENABLED:
-                    await self._enable(plugin_id)
+                    await self._runner.enable(plugin_id)
             self._is_started = True
             await self._hooks.emit(PluginEvents.APP_STARTUP)
             if self._must_abort():
@@ -177,7 +169,7 @@ class PluginManager:
             record = self.get(plugin_id)
             self._plugins.switched[record.id] = True
             self._plugins.errors.pop(record.id, None)
-            await self._apply(change)
+            await self._runner.apply(change, start=self._is_started)
             return self._plugins.require(record.id, PluginState.ENABLED)
 
     def preview_disable(self, plugin_id: str) -> Change:
@@ -200,19 +192,22 @@ class PluginManager:
             if dependants and not cascade:
                 raise DependantsEnabledError(plugin=record.id, dependants=dependants)
             self._plugins.switched[record.id] = False
-            await self._apply(change)
-            return self._reports.get(record.id, LeakReport(record.id))
+            await self._runner.apply(change, start=self._is_started)
+            return self._runner.reports.get(record.id, LeakReport(record.id))
 
     # --- replacing --------------------------------------------------------------------------------
 
     def preview_reload(self, plugin_id: str) -> Change:
         """Return what :meth:`reload` would do, from what is on disk now; the errors are the same."""
         record = self.get(plugin_id)
-        candidate = self._read(record)
-        plan = self._plan_with(candidate)
+        plan = self._plugins.make_plan_with(self._plugins.read(record))
         if record.id in plan.held:
             raise plan.held[record.id]
-        return self._plugins.make_change(plan, asked=record.id, replace=self._importers(record.id))
+        change = self._plugins.make_change(plan, asked=record.id, replace=self._plugins.importers_of(record.id))
+        if change.stop:
+            why = change.why[change.stop[0]]
+            raise ReplacementRefusedError(plugin=record.id, stopped=change.stop, because=why)
+        return change
 
     async def reload(self, plugin_id: str) -> PluginRecord:
         """Replace a plugin's code by what is on disk now, with the plugins that import from it.
@@ -227,172 +222,53 @@ class PluginManager:
             PluginError: what is wrong with the new code; the old one serves on.
         """
         async with self._change():
-            return await self._reload(self.get(plugin_id))
+            change = self.preview_reload(plugin_id)
+            record = self.get(plugin_id)
+            if record.state is PluginState.ENABLED:
+                await self._runner.replace(change)
+            else:
+                self._plugins.forget(record.id)
+            self._plugins.accept(change.plan.candidates[record.id])
+            await self._runner.apply(change, start=self._is_started)
+            return self._plugins.require(record.id, PluginState.ENABLED)
 
-    async def _reload(self, record: PluginRecord) -> PluginRecord:
-        change = self.preview_reload(record.id)
-        if change.stop:
-            why = change.why[change.stop[0]]
-            raise ReplacementRefusedError(plugin=record.id, stopped=change.stop, because=why)
-        self._plugins.found[record.source.path] = change.plan.candidates[record.id]
-        self._plugins.errors.pop(record.id, None)
-        if record.state is PluginState.ENABLED:
-            await self._replace(change)
-        else:
-            self._plugins.forget(record.id)
-        await self._apply(change)
-        return self._plugins.require(record.id, PluginState.ENABLED if self._is_started else PluginState.LOADED)
+    async def refresh(self, folder: str | os.PathLike[str]) -> PluginRecord | None:
+        """Follow what happened to a folder of a plugin directory: load it, replace it, or stop what was there.
 
-    async def _replace(self, change: Change) -> None:
-        candidates = [change.plan.candidates[each] for each in change.replace]
-        if any(each.manifest is not None and each.manifest.replace == "stop-first" for each in candidates):
-            await self._replace_stopped(change)
-            return
-        replacement = Replacement(self.app, self._plugins, candidates, prepare=self._prepare)
-        await replacement.build()
-        old = replacement.publish()
-        self._publish()
-        self._retire(old)
-        for generation in replacement.built:
-            self._reporter.replaced(self._plugins.records[generation.plugin])
-            await self._hooks.emit(PluginEvents.PLUGIN_LOADED, generation.plugin)
-            await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, generation.plugin)
+        Returns the record of the plugin in that folder, None when there is none and was none.
 
-    async def _replace_stopped(self, change: Change) -> None:
-        """Stop the old generations, start the new ones; when that fails, start the old ones again."""
-        plugins = self._plugins
-        old = [plugins.generations[each] for each in change.replace]
-        for generation in reversed(old):
-            await self._disable(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its replacement"))
-            plugins.generations.pop(generation.plugin, None)
-        stash = {generation.source.package: take_out(generation.source.package) for generation in old}
-        for generation in old:
-            read_files_anew(generation.source.path)
-        for generation in old:
-            await self._start(generation.plugin)
-        error = next((plugins.errors[each.plugin] for each in old if each.plugin in plugins.errors), None)
-        if error is None:
-            for generation in old:
-                generation.unload()
-            return
-        for generation in reversed(old):
-            if plugins.records[generation.plugin].state is PluginState.ENABLED:
-                await self._disable(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its failure"))
-            plugins.forget(generation.plugin)
-            plugins.errors.pop(generation.plugin, None)
-        for modules in stash.values():
-            put_back(modules)
-        plugins.adopt(plugins.make_plan())
-        for generation in old:
-            plugins.generations[generation.plugin] = generation
-            plugins.set(generation.plugin, PluginState.LOADED)
-            plugins.note_generation(generation.plugin)
-            await self._enable(generation.plugin)
-        raise error
+        Raises:
+            DependantsEnabledError: it is gone, but enabled plugins need it; it serves on.
+            PluginError: as :meth:`reload`, or why a new plugin cannot run.
+        """
+        path = Path(folder)
+        known = next((each for each in self.iter_records() if each.source.path == path), None)
+        if known is not None and known.state is not PluginState.REMOVED and read_folder(known.source) is not None:
+            return await self.reload(known.id)
+        async with self._change():
+            if known is not None and known.state is not PluginState.REMOVED:
+                return await self._remove(known)
+            return await self._add(path)
 
-    def _read(self, record: PluginRecord) -> Candidate:
-        """Return what the plugin's folder says now; raise what is wrong with it."""
-        candidate = read_folder(record.source)
+    async def _remove(self, record: PluginRecord) -> PluginRecord:
+        found = {path: each for path, each in self._plugins.found.items() if path != record.source.path}
+        change = self._plugins.make_change(self._plugins.make_plan(found), asked=record.id)
+        dependants = [each for each in change.stop if each != record.id]
+        if dependants:
+            raise DependantsEnabledError(plugin=record.id, dependants=dependants)
+        self._plugins.found.pop(record.source.path, None)
+        await self._runner.apply(change, start=self._is_started)
+        return self._plugins.mark_removed(record.id)
+
+    async def _add(self, path: Path) -> PluginRecord | None:
+        candidate = next((each for each in discover_directory(path.parent) if each.source.path == path), None)
         if candidate is None:
-            raise MissingManifestError(plugin=record.id, directory=record.source.path)
-        if candidate.error is not None:
-            raise candidate.error
-        if candidate.manifest is None:  # computed: what the last import said, until it is imported again
-            candidate = replace(candidate, manifest=record.manifest)
-        if candidate.id != record.id:
-            raise PluginIdChangedError(plugin=record.id, found=candidate.id, directory=record.source.path)
-        return candidate
-
-    def _plan_with(self, candidate: Candidate) -> Plan:
-        plugins = self._plugins
-        errors = {each: error for each, error in plugins.errors.items() if each != candidate.id}
-        return plugins.make_plan({**plugins.found, candidate.source.path: candidate}, errors=errors)
-
-    def _importers(self, plugin_id: str) -> set[str]:
-        """Return the plugin and those that import from it, directly or through one another."""
-        found = {plugin_id}
-        for each in self.plan().dependants_of(plugin_id, transitive=True):
-            generation = self._plugins.generations.get(each)
-            if generation is not None and generation.imported & found:
-                found.add(each)
-        return found
-
-    def _retire(self, old: Sequence[Generation]) -> None:
-        """Let old generations finish what they do, then undo and forget them; nobody waits for that."""
-        task = asyncio.create_task(self._retire_all(old), name=f"retiring {old[0].plugin}")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    async def _retire_all(self, old: Sequence[Generation]) -> None:
-        for generation in reversed(old):
-            report = await generation.disable()
-            generation.unload()
-            self._reports[generation.plugin] = report
-            self._reporter.retired(self._plugins.records[generation.plugin], report)
-
-    async def settle(self) -> None:
-        """Wait until every replaced generation has finished and is forgotten."""
-        while self._retiring:
-            await asyncio.wait(set(self._retiring))
-
-    # --- carrying out -----------------------------------------------------------------------------
-
-    async def _apply(self, change: Change) -> None:
-        """Stop, adopt the plan, start: each in order; what fails to start holds back what needs it."""
-        for plugin_id in change.stop:
-            await self._disable(plugin_id, change.plan.held.get(plugin_id))
-        self._plugins.adopt(change.plan)
-        if not self._is_started:
-            return
-        for plugin_id in change.start:
-            await self._start(plugin_id)
-
-    async def _start(self, plugin_id: str) -> None:
-        """Load a plugin unless its code is in memory and up to date, and enable it."""
-        plugins = self._plugins
-        if plugin_id not in self.plan().order:
-            return  # something that it needs did not start
-        if plugin_id in plugins.generations and plugins.is_stale(plugin_id):
-            plugins.forget(plugin_id)
-        if plugin_id not in plugins.generations:
-            if not plugins.load(plugin_id):
-                return
-            plugins.refuse_conflicts()
-            if plugin_id not in self.plan().order:
-                return
-            await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
-        plugins.set(plugin_id, PluginState.LOADED)
-        await self._enable(plugin_id)
-
-    async def _enable(self, plugin_id: str) -> None:
-        generation = self._plugins.generations[plugin_id]
-        try:
-            await self._prepare(generation)
-            await generation.enable()
-        except PluginError as error:
-            self._plugins.give_up(plugin_id, error)
-            return
-        record = self._plugins.set(plugin_id, PluginState.ENABLED)
-        self._publish()
-        self._reporter.enabled(record)
-        await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, plugin_id)
-
-    async def _prepare(self, generation: Generation) -> None:
-        """Run the host's own step once for each generation, off the loop."""
-        if self.settings.prepare is None or generation.is_prepared:
-            return
-        record = self._plugins.records[generation.plugin]
-        try:
-            await anyio.to_thread.run_sync(functools.partial(self.settings.prepare, record, generation.source.path))
-        except PluginError:
-            raise
-        except Exception as error:
-            raise PluginHookError(plugin=generation.plugin, hook="prepare", cause=error) from error
-        generation.is_prepared = True
-
-    def _publish(self) -> None:
-        """Serve the routes of what is enabled, and of nothing else."""
-        self._route.publish(self._plugins.mounts_of(self._plugins.ids_in(PluginState.ENABLED)))
+            return None
+        self._plugins.found[path] = candidate
+        self._plugins.errors.pop(candidate.id, None)
+        plan = self._plugins.learn_manifests(self._plugins.make_plan())
+        await self._runner.apply(self._plugins.make_change(plan, asked=candidate.id), start=self._is_started)
+        return self._plugins.require(candidate.id, PluginState.ENABLED)
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -407,20 +283,12 @@ class PluginManager:
         await self._hooks.emit(PluginEvents.APP_SHUTDOWN)
         self._is_started = False
         for plugin_id in reversed(self._plugins.ids_in(PluginState.ENABLED)):
-            await self._disable(plugin_id, PluginDisabledError(plugin=plugin_id, by="shutdown"))
+            await self._runner.stop(plugin_id, PluginDisabledError(plugin=plugin_id, by="shutdown"))
         await self.settle()
 
-    async def _disable(self, plugin_id: str, reason: PluginError | None) -> LeakReport:
-        """Stop one plugin for a reason, or because it is not found any more."""
-        record = self._plugins.set(plugin_id, reason.state if reason else PluginState.REMOVED, reason)
-        self._publish()
-        report = await self._plugins.generations[plugin_id].disable()
-        self._reports[plugin_id] = report
-        if reason is None or not report.is_clean:
-            self._plugins.forget(plugin_id)  # it is gone, or not to be used again as it is now
-        self._reporter.disabled(record, report)
-        await self._hooks.emit(PluginEvents.PLUGIN_DISABLED, plugin_id)
-        return report
+    async def settle(self) -> None:
+        """Wait until every replaced generation has finished and is forgotten."""
+        await self._runner.settle()
 
     # --- the app ----------------------------------------------------------------------------------
 

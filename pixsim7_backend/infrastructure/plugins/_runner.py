@@ -1,0 +1,202 @@
+"""Brings plugins up and down and swaps them: the steps of a change, carried out in order."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from ._change import Change
+from ._dispatch import PluginRoute
+from ._generation import Generation
+from ._hooks import HookBus
+from ._inventory import Inventory
+from ._ledger import LeakReport
+from ._modules import put_back, read_files_anew, take_out
+from ._replacement import Replacement
+from ._reporter import Reporter
+from ._settings import PluginSettings
+from .errors import PluginDisabledError, PluginError, PluginHookError
+from .events import PluginEvents
+from .states import PluginState
+
+
+class Runner:
+    """Carries out changes of one app's plugins; one at a time, which its caller sees to.
+
+    ``reports`` holds the leak report of each plugin's last generation that stopped.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        plugins: Inventory,
+        route: PluginRoute,
+        settings: PluginSettings,
+        *,
+        hooks: HookBus,
+        reporter: Reporter,
+    ) -> None:
+        self.reports: dict[str, LeakReport] = {}
+        self._app = app
+        self._plugins = plugins
+        self._route = route
+        self._settings = settings
+        self._hooks = hooks
+        self._reporter = reporter
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def apply(self, change: Change, *, start: bool = True) -> None:
+        """Stop, adopt the plan, start: each in order; what fails to start holds back what needs it."""
+        for plugin_id in change.stop:
+            await self.stop(plugin_id, change.plan.held.get(plugin_id))
+        self._plugins.adopt(change.plan)
+        for plugin_id in change.start if start else ():
+            await self.start(plugin_id)
+
+    # --- up ---------------------------------------------------------------------------------------
+
+    async def start(self, plugin_id: str) -> None:
+        """Load a plugin unless its code is in memory and up to date, and enable it; failing is its record's matter."""
+        plugins = self._plugins
+        if plugin_id not in plugins.plan.order:
+            return  # something that it needs did not start
+        if plugin_id in plugins.generations and plugins.is_stale(plugin_id):
+            plugins.forget(plugin_id)
+        if plugin_id not in plugins.generations:
+            if not plugins.load(plugin_id):
+                return
+            plugins.refuse_conflicts()
+            if plugin_id not in plugins.plan.order:
+                return
+            await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
+        plugins.set(plugin_id, PluginState.LOADED)
+        await self.enable(plugin_id)
+
+    async def enable(self, plugin_id: str) -> None:
+        """Enable a plugin that is loaded; when that fails, give it up with what needs it."""
+        generation = self._plugins.generations[plugin_id]
+        try:
+            await self._prepare(generation)
+            await generation.enable()
+        except PluginError as error:
+            self._plugins.give_up(plugin_id, error)
+            return
+        record = self._plugins.set(plugin_id, PluginState.ENABLED)
+        self.publish()
+        self._reporter.enabled(record)
+        await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, plugin_id)
+
+    async def _prepare(self, generation: Generation) -> None:
+        """Run the host's own step once for each generation, off the loop."""
+        if self._settings.prepare is None or generation.is_prepared:
+            return
+        record = self._plugins.records[generation.plugin]
+        try:
+            await anyio.to_thread.run_sync(functools.partial(self._settings.prepare, record, generation.source.path))
+        except PluginError:
+            raise
+        except Exception as error:  # the host's own code; what it raises concerns this plugin only
+            raise PluginHookError(plugin=generation.plugin, hook="prepare", cause=error) from error
+        generation.is_prepared = True
+
+    def publish(self) -> None:
+        """Serve the routes of what is enabled, and of nothing else."""
+        self._route.publish(self._plugins.mounts_of(self._plugins.ids_in(PluginState.ENABLED)))
+
+    # --- down -------------------------------------------------------------------------------------
+
+    async def stop(self, plugin_id: str, reason: PluginError | None) -> None:
+        """Stop one plugin for a reason, or because it is not found any more."""
+        record = self._plugins.set(plugin_id, reason.state if reason else PluginState.REMOVED, reason)
+        self.publish()
+        report = await self._plugins.generations[plugin_id].disable()
+        self.reports[plugin_id] = report
+        if reason is None or not report.is_clean:
+            self._plugins.forget(plugin_id)  # it is gone, or not to be used again as it is now
+        self._reporter.disabled(record, report)
+        await self._hooks.emit(PluginEvents.PLUGIN_DISABLED, plugin_id)
+
+    async def settle(self) -> None:
+        """Wait until every replaced generation has finished and is forgotten."""
+        while self._retiring:
+            await asyncio.wait(set(self._retiring))
+
+    # --- over -------------------------------------------------------------------------------------
+
+    async def replace(self, change: Change) -> None:
+        """Put the code on disk in the place of the code that serves, as ``change.replace`` says.
+
+        Raises:
+            PluginError: what is wrong with the new code; the old one serves.
+        """
+        candidates = [change.plan.candidates[each] for each in change.replace]
+        if any(each.manifest is not None and each.manifest.replace == "stop-first" for each in candidates):
+            await self._replace_stopped(change)
+            return
+        replacement = Replacement(self._app, self._plugins, candidates, prepare=self._prepare)
+        await replacement.build()
+        old = replacement.publish()
+        self.publish()
+        self._retire(old)
+        for generation in replacement.built:
+            self._reporter.replaced(self._plugins.records[generation.plugin])
+            await self._hooks.emit(PluginEvents.PLUGIN_LOADED, generation.plugin)
+            await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, generation.plugin)
+
+    def _retire(self, old: Sequence[Generation]) -> None:
+        """Let old generations finish what they do, then undo and forget them; nobody waits for that."""
+        task = asyncio.create_task(self._retire_all(old), name=f"retiring {old[0].plugin}")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire_all(self, old: Sequence[Generation]) -> None:
+        for generation in reversed(old):
+            report = await generation.disable()
+            generation.unload()
+            self.reports[generation.plugin] = report
+            self._reporter.retired(self._plugins.records[generation.plugin], report)
+
+    async def _replace_stopped(self, change: Change) -> None:
+        """Stop the old generations, start the new ones; when that fails, start the old ones again."""
+        plugins = self._plugins
+        old = [plugins.generations[each] for each in change.replace]
+        for generation in reversed(old):
+            await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its replacement"))
+            plugins.generations.pop(generation.plugin, None)
+        stash = [take_out(generation.source.package) for generation in old]
+        for generation in old:
+            read_files_anew(generation.source.path)
+        for generation in old:
+            await self.start(generation.plugin)
+        error = next((plugins.errors[each.plugin] for each in old if each.plugin in plugins.errors), None)
+        if error is None:
+            for generation in old:
+                generation.unload()
+            return
+        await self._give_back(old)
+        for modules in stash:
+            put_back(modules)
+        for generation in old:
+            await self._start_again(generation)
+        raise error
+
+    async def _give_back(self, old: Sequence[Generation]) -> None:
+        """Take down the new generations, as far as they came."""
+        plugins = self._plugins
+        for generation in reversed(old):
+            if plugins.records[generation.plugin].state is PluginState.ENABLED:
+                await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its failure"))
+            plugins.forget(generation.plugin)
+            plugins.errors.pop(generation.plugin, None)
+        plugins.adopt(plugins.make_plan())
+
+    async def _start_again(self, generation: Generation) -> None:
+        plugins = self._plugins
+        plugins.generations[generation.plugin] = generation
+        plugins.set(generation.plugin, PluginState.LOADED)
+        plugins.note_generation(generation.plugin)
+        await self.enable(generation.plugin)

@@ -1,0 +1,83 @@
+"""What can go wrong with a plugin: one type per cause, whose text names who, what, where and the way out.
+
+``state`` is what a plugin becomes when the error is its reason: ``blocked`` where something outside
+stops it, ``failed`` where its own code or manifest is wrong, ``disabled`` where somebody wants it off.
+"""
+
+from __future__ import annotations
+
+from .base import PluginError
+from .blocking import (
+    CircularDependencyError,
+    DependencyHeldError,
+    DependencyVersionError,
+    HostVersionError,
+    MissingDependencyError,
+    PluginConflictError,
+    PluginDisabledError,
+    ResourceMissingError,
+)
+from .code import (
+    AppWideRegistrationError,
+    AsyncHookError,
+    DuplicatePluginError,
+    EntryPointError,
+    HookTimeoutError,
+    InvalidManifestError,
+    MissingExportError,
+    MissingManifestError,
+    PluginFolderError,
+    PluginHookError,
+    PluginLoadError,
+    RouteConflictError,
+    UndeclaredImportError,
+    UnhealthyPluginError,
+)
+from .operating import (
+    ConfigurationError,
+    DependantsEnabledError,
+    IllegalTransitionError,
+    PluginBusyError,
+    PluginDirectoryError,
+    PluginIdChangedError,
+    PluginNotFoundError,
+    PluginStartupError,
+    PortTakenError,
+    ReplacementRefusedError,
+)
+
+__all__ = [
+    "AppWideRegistrationError",
+    "AsyncHookError",
+    "CircularDependencyError",
+    "ConfigurationError",
+    "DependantsEnabledError",
+    "DependencyHeldError",
+    "DependencyVersionError",
+    "DuplicatePluginError",
+    "EntryPointError",
+    "HookTimeoutError",
+    "HostVersionError",
+    "IllegalTransitionError",
+    "InvalidManifestError",
+    "MissingDependencyError",
+    "MissingExportError",
+    "MissingManifestError",
+    "PluginBusyError",
+    "PluginConflictError",
+    "PluginDirectoryError",
+    "PluginDisabledError",
+    "PluginError",
+    "PluginFolderError",
+    "PluginHookError",
+    "PluginIdChangedError",
+    "PluginLoadError",
+    "PluginNotFoundError",
+    "PluginStartupError",
+    "PortTakenError",
+    "ReplacementRefusedError",
+    "ResourceMissingError",
+    "RouteConflictError",
+    "UndeclaredImportError",
+    "UnhealthyPluginError",
+]
