@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -126,6 +127,16 @@ def test_every_operation_is_documented(plugin: str, app: FastAPI) -> None:
             operation = schema["paths"][path][method]
             assert operation.get("description"), f"{method} {path} has no description"
             assert len(operation["tags"]) == len(set(operation["tags"]))
+
+
+async def test_collections_answer_with_and_without_a_final_slash(app: FastAPI) -> None:
+    """Nobody is sent round by a redirect, which plain curl and some clients do not follow."""
+    collections = [path for path in app.openapi()["paths"] if path.startswith("/api/v1/") and path.endswith("/")]
+    assert len(collections) >= 6
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://contract.test") as client:
+        for path in collections:
+            assert {(await client.get(each)).status_code for each in (path, path.rstrip("/"))} == {401}, path
 
 
 def test_operation_ids_are_unique(app: FastAPI) -> None:

@@ -32,6 +32,7 @@ manifest = PluginManifest(
 router = APIRouter(prefix="/game/locations", tags=["game-locations"])
 
 
+@router.get("", include_in_schema=False)
 @router.get("/")
 def list_locations(
     _user: CurrentUser,
@@ -43,6 +44,7 @@ def list_locations(
     return paginate(db, store.locations(name), page)
 
 
+@router.post("", include_in_schema=False, status_code=status.HTTP_201_CREATED)
 @router.post("/", status_code=status.HTTP_201_CREATED)
 def create_location(
     new: NewLocation, request: Request, response: Response, user: AdminUser, db: DbSession

@@ -55,6 +55,7 @@ def on_enable() -> None:
     ports.provide(OCCUPANTS_PORT, store.LocationLeaver())
 
 
+@router.get("", include_in_schema=False)
 @router.get("/")
 def list_npcs(
     _user: CurrentUser,
@@ -67,6 +68,7 @@ def list_npcs(
     return paginate(db, store.npcs(name=name, home_location_id=home_location_id), page)
 
 
+@router.post("", include_in_schema=False, status_code=status.HTTP_201_CREATED)
 @router.post("/", status_code=status.HTTP_201_CREATED)
 def create_npc(new: NewNpc, request: Request, response: Response, _admin: AdminUser, db: DbSession) -> NpcView:
     """Bring an NPC into the world; announces ``npc:spawned``."""

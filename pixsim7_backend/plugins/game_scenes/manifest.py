@@ -35,6 +35,7 @@ manifest = PluginManifest(
 router = APIRouter(prefix="/game/scenes", tags=["game-scenes"])
 
 
+@router.get("", include_in_schema=False)
 @router.get("/")
 def list_scenes(
     _user: CurrentUser,
@@ -53,6 +54,7 @@ def list_scenes(
     return paginate(db, scenes, page, to_summary)
 
 
+@router.post("", include_in_schema=False, status_code=status.HTTP_201_CREATED)
 @router.post("/", status_code=status.HTTP_201_CREATED)
 def create_scene(graph: SceneGraph, request: Request, response: Response, user: AdminUser, db: DbSession) -> SceneSaved:
     """Store a whole graph; 422 names everything that is wrong with it, ``warnings`` what is only odd."""

@@ -37,6 +37,7 @@ manifest = PluginManifest(
 router = APIRouter(prefix="/game/sessions", tags=["game-sessions"])
 
 
+@router.get("", include_in_schema=False)
 @router.get("/")
 def list_sessions(
     user: CurrentUser,
@@ -52,6 +53,7 @@ def list_sessions(
     return paginate(db, sessions, page)
 
 
+@router.post("", include_in_schema=False, status_code=status.HTTP_201_CREATED)
 @router.post("/", status_code=status.HTTP_201_CREATED)
 def create_session(
     new: NewSession, request: Request, response: Response, user: CurrentUser, db: DbSession

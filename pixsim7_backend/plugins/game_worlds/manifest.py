@@ -36,12 +36,14 @@ def on_enable() -> None:
     ports.provide("worlds", store.WorldsPort())
 
 
+@router.get("", include_in_schema=False)
 @router.get("/")
 def list_worlds(user: CurrentUser, db: ReadOnlyDb, page: PageParams) -> Page[World]:
     """List the caller's worlds by id."""
     return paginate(db, select(GameWorld).where(GameWorld.owner_id == user.id), page)
 
 
+@router.post("", include_in_schema=False, status_code=status.HTTP_201_CREATED)
 @router.post("/", status_code=status.HTTP_201_CREATED)
 def create_world(new: NewWorld, request: Request, response: Response, user: CurrentUser, db: DbSession) -> World:
     """Begin a world at time 0."""

@@ -88,6 +88,7 @@ async def _wanted(
     return AccountFilter(role=role, is_active=is_active, text=q)
 
 
+@router.get("", include_in_schema=False, dependencies=_ADMINS_ONLY)
 @router.get("/", dependencies=_ADMINS_ONLY)
 def list_users(
     wanted: Annotated[AccountFilter, Depends(_wanted)], db: ReadOnlyDb, page: PageParams
