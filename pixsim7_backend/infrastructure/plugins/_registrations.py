@@ -145,7 +145,8 @@ def _remove(app: FastAPI, routes: list[BaseRoute]) -> None:
 
 
 def _logging_handlers() -> set[tuple[str, logging.Handler]]:
-    loggers = [logging.root, *(x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger))]
+    known = list(logging.root.manager.loggerDict.values())  # at once: other threads may add loggers meanwhile
+    loggers = [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
     return {(logger.name, handler) for logger in loggers for handler in logger.handlers}
 
 
