@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from ._change import Change
 from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
 from ._graph import nearest_name
-from ._hooks import HookBus
+from ._hooks import HookBus, Subscription
 from ._inventory import Inventory
+from ._journal import Journal
 from ._ledger import LeakReport
 from ._ownership import AppKey, running_as_host
 from ._plan import Plan
@@ -48,6 +49,7 @@ class _Operation:
 
 
 _operation: ContextVar[_Operation | None] = ContextVar("pixsim7_operation", default=None)
+_condition: ContextVar[Callable[[], None] | None] = ContextVar("pixsim7_condition", default=None)
 
 
 class PluginManager:
@@ -63,6 +65,7 @@ class PluginManager:
         self.settings = settings
         self._hooks = hooks
         self._key = AppKey(app.title)
+        self.journal = reporter = Journal(reporter)
         self._plugins = Inventory(app, self._key, settings, discovery=discovery, reporter=reporter)
         self._lock = asyncio.Lock()
         self._is_started = False
@@ -102,6 +105,11 @@ class PluginManager:
     def find_report(self, plugin_id: str) -> LeakReport | None:
         """Return the leak report of the plugin's last disable, None when there was none."""
         return self._runner.reports.get(normalize_plugin_id(plugin_id))
+
+    def list_subscriptions(self) -> Sequence[Subscription]:
+        """Return who hears the events of this app, by event, in the order of being called."""
+        found = [each for each in self._hooks.iter_subscriptions() if each.app in (None, self._key)]
+        return sorted(found, key=lambda each: each.event)
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -317,6 +325,15 @@ class PluginManager:
             self._release_tasks = None
             self._key.loop = None
 
+    @contextmanager
+    def on_condition(self, check: Callable[[], None]) -> Iterator[None]:
+        """Let ``check`` run when the change that is asked for inside gets its turn; what it raises refuses it."""
+        token = _condition.set(check)
+        try:
+            yield
+        finally:
+            _condition.reset(token)
+
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
         """Let one change happen at a time, as host code; one from inside another would wait for itself."""
@@ -329,6 +346,8 @@ class PluginManager:
             token = _operation.set(operation)
             try:
                 with running_as_host(self._key):
+                    if (check := _condition.get()) is not None:
+                        check()
                     yield
             finally:
                 operation.is_over = True

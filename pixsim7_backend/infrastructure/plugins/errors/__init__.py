@@ -33,6 +33,13 @@ from .code import (
     UndeclaredImportError,
     UnhealthyPluginError,
 )
+from .control import (
+    CommandRefusedError,
+    ControlSocketError,
+    NoServerError,
+    ServerRunsError,
+    StaleVersionError,
+)
 from .operating import (
     ConfigurationError,
     DependantsEnabledError,
@@ -45,12 +52,15 @@ from .operating import (
     PortTakenError,
     ReplacementRefusedError,
 )
+from .starting import SafeModeError, SuspectedCrashError
 
 __all__ = [
     "AppWideRegistrationError",
     "AsyncHookError",
     "CircularDependencyError",
+    "CommandRefusedError",
     "ConfigurationError",
+    "ControlSocketError",
     "DependantsEnabledError",
     "DependencyHeldError",
     "DependencyVersionError",
@@ -63,6 +73,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingExportError",
     "MissingManifestError",
+    "NoServerError",
     "PluginBusyError",
     "PluginConflictError",
     "PluginDirectoryError",
@@ -78,6 +89,10 @@ __all__ = [
     "ReplacementRefusedError",
     "ResourceMissingError",
     "RouteConflictError",
+    "SafeModeError",
+    "ServerRunsError",
+    "StaleVersionError",
+    "SuspectedCrashError",
     "UndeclaredImportError",
     "UnhealthyPluginError",
 ]
