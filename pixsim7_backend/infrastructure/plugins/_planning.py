@@ -22,7 +22,11 @@ def plan_here(
 ) -> Plan:
     """Return the plan for what was found; only resources that an enabled plugin requires are asked for."""
     found = tuple(candidates)
-    wanted = [each.manifest for each in found if each.manifest and switched.get(each.id, each.manifest.enabled)]
+    wanted = [
+        each.manifest
+        for each in found
+        if each.manifest and each.id not in disabled and switched.get(each.id, each.manifest.enabled)
+    ]
     needed = {name for name in ("db", "redis") if any(getattr(each, f"requires_{name}") for each in wanted)}
     problems = check_resources(needed, resources)
     return make_plan(found, disabled=disabled, switched=switched, resource_problems=problems, host_version=__version__)

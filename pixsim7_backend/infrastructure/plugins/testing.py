@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ import httpx
 from fastapi import FastAPI
 
 from . import PluginManager, PluginRecord, PluginState, init_plugin_manager, normalize_plugin_id
+from .preview import preview
 
 __all__ = ["PluginHost", "override_by_name", "plugin_host", "write_plugin"]
 
@@ -135,17 +136,33 @@ def override_by_name(app: FastAPI, package: str, name: str, replacement: Callabl
     return undo
 
 
+def _others(directories: Iterable[str | os.PathLike[str]], plugin: str) -> set[str]:
+    """Return the plugins of these directories that ``plugin`` does not require, directly or through others."""
+    plan = preview(directories, disabled=(), resources={"db": lambda: None, "redis": lambda: None})
+    needed, waiting = set[str](), {normalize_plugin_id(plugin)}
+    while waiting:
+        needed |= waiting
+        waiting = {other for each in waiting for other in plan.requires.get(each, ())} - needed
+    return set(plan.candidates) - needed
+
+
 @asynccontextmanager
 async def plugin_host(
-    directory: str | os.PathLike[str], *, app: FastAPI | None = None, enable: bool = True, **options: Any
+    directory: str | os.PathLike[str],
+    *,
+    app: FastAPI | None = None,
+    enable: bool = True,
+    only: str | None = None,
+    **options: Any,
 ) -> AsyncIterator[PluginHost]:
     """Start an app with the plugins of ``directory``; stop it, and all of them, at the end.
 
     ``options`` go to :func:`init_plugin_manager`; ``app`` is a host of your own. With ``enable=False``
-    the plugins are loaded only.
+    the plugins are loaded only. With ``only`` a plugin's neighbours that it does not require stay off.
     """
     app = app or FastAPI()
-    manager = init_plugin_manager(app, directory, **({"disabled": ()} | options))
+    disabled = () if only is None else _others([directory, *options.get("more_directories", ())], only)
+    manager = init_plugin_manager(app, directory, **({"disabled": disabled} | options))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://plugins.test") as client:
         try:
