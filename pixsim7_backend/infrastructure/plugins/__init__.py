@@ -25,7 +25,8 @@ from ._ownership import current_owner, running_as_host
 from ._plan import Plan
 from ._reporter import LogReporter, Reporter
 from ._resources import ResourceCheck
-from ._settings import PluginSettings, Prepare
+from ._settings import Checkpoint, PluginSettings, Prepare, no_checkpoint
+from ._startup_journal import StartupJournal
 from .errors import PluginError
 from .events import PluginEvents
 from .records import PluginRecord, PluginSource, SourceRank
@@ -52,6 +53,7 @@ __all__ = [
     "Requirement",
     "ResourceCheck",
     "SourceRank",
+    "StartupJournal",
     "Subscription",
     "current_owner",
     "init_plugin_manager",
@@ -78,6 +80,9 @@ def init_plugin_manager(
     drain_timeout: float = 10.0,
     task_timeout: float = 5.0,
     reporter: Reporter | None = None,
+    safe_mode: bool = False,
+    startup_journal: StartupJournal | None = None,
+    checkpoint: Checkpoint = no_checkpoint,
 ) -> PluginManager:
     """Discover, plan and load the plugins of ``directory`` for ``app``; return their manager.
 
@@ -97,6 +102,9 @@ def init_plugin_manager(
         drain_timeout: seconds that disabling waits for requests under way.
         task_timeout: seconds that disabling waits for cancelled tasks.
         reporter: is told of progress; default: the log.
+        safe_mode: start only what the required first-party plugins need; problems abort nothing then.
+        startup_journal: remembers which plugin a start died in, so that the next one goes without it.
+        checkpoint: is told of each step of a change; fault tests stop the process there.
 
     Raises:
         PluginDirectoryError: a directory does not exist.
@@ -105,12 +113,15 @@ def init_plugin_manager(
     config = read_config(os.environ, Path.cwd())
     settings = PluginSettings(
         disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
-        on_plugin_error=on_plugin_error or config.on_plugin_error or "tolerate",
+        on_plugin_error="tolerate" if safe_mode else on_plugin_error or config.on_plugin_error or "tolerate",
         resources=resources or {},
         prepare=prepare,
         hook_timeout=hook_timeout,
         drain_timeout=drain_timeout,
         task_timeout=task_timeout,
+        safe_mode=safe_mode,
+        startup_journal=startup_journal or StartupJournal(),
+        checkpoint=checkpoint,
     )
     former = getattr(app.state, "plugin_manager", None)
     if isinstance(former, PluginManager):

@@ -20,6 +20,7 @@ from ._ownership import AppKey
 from ._plan import Candidate, Plan
 from ._planning import plan_here
 from ._reporter import Reporter
+from ._safe_mode import held_in_safe_mode
 from ._settings import PluginSettings
 from .errors import MissingManifestError, PluginError, PluginIdChangedError
 from .records import PluginRecord
@@ -166,6 +167,7 @@ class Inventory:
     def load_all(self) -> None:
         """Load what the plan says, in its order; whatever cannot be loaded holds back what needs it."""
         self._reporter.discovered(self._discovery.folders)
+        self._hold_what_is_unsafe()
         self.plan = self.learn_manifests(self.plan)
         for warning in self.plan.iter_warnings():
             self._reporter.warned(warning)
@@ -175,6 +177,15 @@ class Inventory:
         while waiting := self.ids_in(PluginState.DISCOVERED):
             self.load(waiting[0])
         self.refuse_conflicts()
+
+    def _hold_what_is_unsafe(self) -> None:
+        """Hold back what an earlier start died in and, in safe mode, all that is not required."""
+        folders = {each.id: each.source.path for each in self.plan.candidates.values()}
+        self.errors |= self._settings.startup_journal.begin(folders)
+        if self._settings.safe_mode:
+            self.errors |= held_in_safe_mode(self.plan)
+        if self.errors:
+            self.plan = self.make_plan()
 
     def learn_manifests(self, plan: Plan) -> Plan:
         """Import the trusted plugins whose manifest is not a literal; return the plan with what they say."""
@@ -196,7 +207,8 @@ class Inventory:
     def _learn_manifest(self, candidate: Candidate) -> Candidate:
         generation = self.new_generation(candidate)
         try:
-            generation.import_code()
+            with self._settings.startup_journal.at(candidate.id, "loaded"):
+                generation.import_code()
         except PluginError as error:
             generation.unload()
             return replace(candidate, error=error)
@@ -225,7 +237,8 @@ class Inventory:
         generation = self.generations.get(plugin_id) or self.new_generation(candidate)
         try:
             self.check_imports(candidate, generation)
-            generation.load()
+            with self._settings.startup_journal.at(plugin_id, "loaded"):
+                generation.load()
         except PluginError as error:
             generation.unload()
             self.generations.pop(plugin_id, None)

@@ -140,6 +140,7 @@ class PluginManager:
                     await self._runner.enable(plugin_id)
             self._is_started = True
             await self._hooks.emit(PluginEvents.APP_STARTUP)
+            self.settings.startup_journal.finish()
             if self._must_abort():
                 await self._disable_all()
                 self._abort()
@@ -305,6 +306,7 @@ class PluginManager:
 
         Afterwards every plugin that was loaded is disabled for good; another manager may take the app over.
         """
+        self.settings.startup_journal.finish()
         for plugin_id in self.plan().shutdown_order():
             if self._plugins.forget(plugin_id):
                 reason = PluginDisabledError(plugin=plugin_id, by="the end of its manager")

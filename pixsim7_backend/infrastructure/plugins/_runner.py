@@ -54,8 +54,12 @@ class Runner:
         for plugin_id in change.stop:
             await self.stop(plugin_id, change.plan.held.get(plugin_id))
         self._plugins.adopt(change.plan)
+        self._reached("adopted")
         for plugin_id in change.start if start else ():
             await self.start(plugin_id)
+
+    def _reached(self, step: str, plugin_id: str = "") -> None:
+        self._settings.checkpoint(f"{step} {plugin_id}".rstrip())
 
     # --- up ---------------------------------------------------------------------------------------
 
@@ -67,8 +71,10 @@ class Runner:
         if plugin_id in plugins.generations and plugins.is_stale(plugin_id):
             plugins.forget(plugin_id)
         if plugin_id not in plugins.generations:
+            self._reached("loading", plugin_id)
             if not plugins.load(plugin_id):
                 return
+            self._reached("loaded", plugin_id)
             plugins.refuse_conflicts()
             if plugin_id not in plugins.plan.order:
                 return
@@ -79,12 +85,17 @@ class Runner:
     async def enable(self, plugin_id: str) -> None:
         """Enable a plugin that is loaded; when that fails, give it up with what needs it."""
         generation = self._plugins.generations[plugin_id]
+        self._reached("enabling", plugin_id)
         try:
-            await self._prepare(generation)
-            await generation.enable()
+            with self._settings.startup_journal.at(plugin_id, "enabled"):
+                await self._prepare(generation)
+                self._reached("prepared", plugin_id)
+                await generation.enable()
         except PluginError as error:
             self._plugins.give_up(plugin_id, error)
             return
+        self._settings.startup_journal.forget(plugin_id)
+        self._reached("up", plugin_id)
         record = self._plugins.set(plugin_id, PluginState.ENABLED)
         self.publish()
         self._reporter.enabled(record)
@@ -113,8 +124,10 @@ class Runner:
         """Stop one plugin for a reason, or because it is not found any more."""
         record = self._plugins.set(plugin_id, reason.state if reason else PluginState.REMOVED, reason)
         self.publish()
+        self._reached("unpublished", plugin_id)
         report = await self._plugins.generations[plugin_id].disable()
         self.reports[plugin_id] = report
+        self._reached("down", plugin_id)
         if reason is None or not report.is_clean:
             self._plugins.forget(plugin_id)  # it is gone, or not to be used again as it is now
         self._reporter.disabled(record, report)
@@ -139,8 +152,10 @@ class Runner:
             return
         replacement = Replacement(self._app, self._plugins, candidates, prepare=self._prepare)
         await replacement.build()
+        self._reached("built", change.replace[0])
         old = replacement.publish()
         self.publish()
+        self._reached("replaced", change.replace[0])
         self._retire(old)
         for generation in replacement.built:
             self._reporter.replaced(self._plugins.records[generation.plugin])
@@ -156,6 +171,7 @@ class Runner:
     async def _retire_all(self, old: Sequence[Generation]) -> None:
         for generation in reversed(old):
             report = await generation.disable()
+            self._reached("retired", generation.plugin)
             generation.unload()
             self.reports[generation.plugin] = report
             self._reporter.retired(self._plugins.records[generation.plugin], report)
@@ -167,6 +183,7 @@ class Runner:
         for generation in reversed(old):
             await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its replacement"))
             plugins.generations.pop(generation.plugin, None)
+        self._reached("stopped", change.replace[0])
         stash = [take_out(generation.source.package) for generation in old]
         for generation in old:
             read_files_anew(generation.source.path)

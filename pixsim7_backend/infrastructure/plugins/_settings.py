@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from ._resources import ResourceCheck
+from ._startup_journal import StartupJournal
 from .records import PluginRecord
 
 Prepare = Callable[[PluginRecord, Path], None]
 """The host's own step before a plugin is first enabled (its migrations): record and folder; may raise."""
+
+Checkpoint = Callable[[str], None]
+"""Is told where a change has got to, between any two steps of it; a fault test dies there."""
+
+
+def no_checkpoint(_name: str) -> None:
+    """Go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +39,8 @@ class PluginSettings:
     """How long disabling waits for requests that the plugin is still answering."""
     task_timeout: float = 5.0
     """How long disabling waits for the plugin's cancelled tasks."""
+    safe_mode: bool = False
+    """Start only what the required first-party plugins need."""
+    startup_journal: StartupJournal = field(default_factory=StartupJournal)
+    """Remembers the plugin that a start died in."""
+    checkpoint: Checkpoint = no_checkpoint

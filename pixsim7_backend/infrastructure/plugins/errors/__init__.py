@@ -38,8 +38,9 @@ from .control import (
     ControlSocketError,
     NoServerError,
     ServerRunsError,
-    StaleVersionError,
+    StaleRecordError,
 )
+from .desired import LiveChangesRefusedError, StateConflictError, StateFileError, StateUnavailableError
 from .operating import (
     ConfigurationError,
     DependantsEnabledError,
@@ -53,6 +54,7 @@ from .operating import (
     ReplacementRefusedError,
 )
 from .starting import SafeModeError, SuspectedCrashError
+from .settings import NoSettingsError, PluginSettingsError, SecretStorageError, SettingProblem
 
 __all__ = [
     "AppWideRegistrationError",
@@ -70,10 +72,12 @@ __all__ = [
     "HostVersionError",
     "IllegalTransitionError",
     "InvalidManifestError",
+    "LiveChangesRefusedError",
     "MissingDependencyError",
     "MissingExportError",
     "MissingManifestError",
     "NoServerError",
+    "NoSettingsError",
     "PluginBusyError",
     "PluginConflictError",
     "PluginDirectoryError",
@@ -84,14 +88,20 @@ __all__ = [
     "PluginIdChangedError",
     "PluginLoadError",
     "PluginNotFoundError",
+    "PluginSettingsError",
     "PluginStartupError",
     "PortTakenError",
     "ReplacementRefusedError",
     "ResourceMissingError",
     "RouteConflictError",
     "SafeModeError",
+    "SecretStorageError",
     "ServerRunsError",
-    "StaleVersionError",
+    "SettingProblem",
+    "StaleRecordError",
+    "StateConflictError",
+    "StateFileError",
+    "StateUnavailableError",
     "SuspectedCrashError",
     "UndeclaredImportError",
     "UnhealthyPluginError",
