@@ -23,10 +23,12 @@ from ._ledger import Leak, LeakReport
 from ._manager import PluginManager
 from ._ownership import current_owner, running_as_host
 from ._plan import Plan
+from ._prepare import installed_prepare
 from ._reporter import LogReporter, Reporter
 from ._resources import ResourceCheck
 from ._settings import Checkpoint, PluginSettings, Prepare, no_checkpoint
 from ._startup_journal import StartupJournal
+from ._store import FILE_NAME, DesiredState, FileStateStore, StateStore
 from .errors import PluginError
 from .events import PluginEvents
 from .records import PluginRecord, PluginSource, SourceRank
@@ -34,6 +36,8 @@ from .states import PluginState
 from .types import PluginManifest, Requirement, normalize_plugin_id
 
 __all__ = [
+    "DesiredState",
+    "FileStateStore",
     "HandlerFailure",
     "HookBus",
     "LogReporter",
@@ -54,6 +58,7 @@ __all__ = [
     "ResourceCheck",
     "SourceRank",
     "StartupJournal",
+    "StateStore",
     "Subscription",
     "current_owner",
     "init_plugin_manager",
@@ -78,8 +83,11 @@ def init_plugin_manager(
     prepare: Prepare | None = None,
     hook_timeout: float = 10.0,
     drain_timeout: float = 10.0,
+    end_streams: bool = True,
     task_timeout: float = 5.0,
     reporter: Reporter | None = None,
+    store: StateStore | None = None,
+    allow_live_changes: bool = True,
     safe_mode: bool = False,
     startup_journal: StartupJournal | None = None,
     checkpoint: Checkpoint = no_checkpoint,
@@ -97,17 +105,24 @@ def init_plugin_manager(
         on_plugin_error: ``"tolerate"`` starts without what is wrong, ``"strict"`` aborts with all
             problems; default: ``ON_PLUGIN_ERROR`` from the same places, else ``"tolerate"``.
         resources: checks of ``"db"`` and ``"redis"``; default: those that installed distributions offer.
-        prepare: called with record and folder before a plugin is first enabled; may raise.
+        prepare: called with record and folder before a plugin is first enabled; may raise. Default: what
+            installed distributions do (ours migrates the embedded database).
         hook_timeout: seconds that a lifecycle hook may take.
         drain_timeout: seconds that disabling waits for requests under way.
+        end_streams: whether event streams and WebSockets of a plugin that is replaced or disabled are told to
+            end at once, or only after ``drain_timeout``.
         task_timeout: seconds that disabling waits for cancelled tasks.
         reporter: is told of progress; default: the log.
+        store: keeps what is switched and configured at run time; default: the file ``plugin-state.json``
+            in the directory that ``DATA_DIR`` names, else in ``./data``.
+        allow_live_changes: False where several processes serve the app; changes are refused then.
         safe_mode: start only what the required first-party plugins need; problems abort nothing then.
         startup_journal: remembers which plugin a start died in, so that the next one goes without it.
         checkpoint: is told of each step of a change; fault tests stop the process there.
 
     Raises:
         PluginDirectoryError: a directory does not exist.
+        StateFileError: what is stored cannot be used.
         PluginStartupError: the policy is strict and something is wrong, or a required plugin cannot run.
     """
     config = read_config(os.environ, Path.cwd())
@@ -115,10 +130,12 @@ def init_plugin_manager(
         disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
         on_plugin_error="tolerate" if safe_mode else on_plugin_error or config.on_plugin_error or "tolerate",
         resources=resources or {},
-        prepare=prepare,
+        prepare=prepare or installed_prepare(),
         hook_timeout=hook_timeout,
         drain_timeout=drain_timeout,
+        end_streams=end_streams,
         task_timeout=task_timeout,
+        allow_live_changes=allow_live_changes,
         safe_mode=safe_mode,
         startup_journal=startup_journal or StartupJournal(),
         checkpoint=checkpoint,
@@ -127,7 +144,14 @@ def init_plugin_manager(
     if isinstance(former, PluginManager):
         former.close()
     discovery = discover([directory, *more_directories])
-    manager = PluginManager(app, discovery, settings, hooks=plugin_hooks, reporter=reporter or LogReporter())
+    manager = PluginManager(
+        app,
+        discovery,
+        settings,
+        store=store or FileStateStore(Path(config.data_dir or "data", FILE_NAME)),
+        hooks=plugin_hooks,
+        reporter=reporter or LogReporter(),
+    )
     app.state.plugin_manager = manager
     manager.load_all()
     return manager

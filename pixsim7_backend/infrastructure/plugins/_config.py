@@ -30,10 +30,11 @@ class PluginConfig:
     """Normalised ids."""
     on_plugin_error: Literal["tolerate", "strict"] | None = None
     redis_url: str = ""
+    data_dir: str = ""
 
 
 def read_config(environ: Mapping[str, str], directory: Path) -> PluginConfig:
-    """Read ``DISABLED_PLUGINS``, ``ON_PLUGIN_ERROR`` and ``REDIS_URL``.
+    """Read ``DISABLED_PLUGINS``, ``ON_PLUGIN_ERROR``, ``REDIS_URL`` and ``DATA_DIR``.
 
     Args:
         environ: the environment variables; each one that is set, even to nothing, wins over the file.
@@ -55,6 +56,7 @@ def read_config(environ: Mapping[str, str], directory: Path) -> PluginConfig:
         disabled_plugins=_names(*found.get("DISABLED_PLUGINS", (None, ""))),
         on_plugin_error=_policy(*found.get("ON_PLUGIN_ERROR", (None, ""))),
         redis_url=_text("REDIS_URL", *found.get("REDIS_URL", (None, ""))),
+        data_dir=_text("DATA_DIR", *found.get("DATA_DIR", (None, ""))),
     )
 
 

@@ -6,6 +6,7 @@ it are held back, and what they had registered is undone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from ._change import Change, make_change
+from ._desired import Desired
 from ._discovery import Discovery, read_folder
 from ._dispatch import PluginMount, find_conflicts
 from ._generation import Generation
 from ._ownership import AppKey
 from ._plan import Candidate, Plan
 from ._planning import plan_here
+from ._records import Records
 from ._reporter import Reporter
 from ._safe_mode import held_in_safe_mode
 from ._settings import PluginSettings
@@ -31,12 +34,19 @@ class Inventory:
     """Plan, records and generations by id, changed together.
 
     ``found`` is every candidate by its folder, ``errors`` what went wrong with its present code,
-    ``switched`` what the operator wants on or off; from these three the plan follows. ``records`` has
+    ``desired`` what the operator wants; from these three the plan follows. ``records`` has
     every plugin that was found, ``generations`` those whose code is in memory.
     """
 
     def __init__(
-        self, app: FastAPI, key: AppKey, settings: PluginSettings, *, discovery: Discovery, reporter: Reporter
+        self,
+        app: FastAPI,
+        key: AppKey,
+        settings: PluginSettings,
+        *,
+        discovery: Discovery,
+        desired: Desired,
+        reporter: Reporter,
     ) -> None:
         self._app = app
         self._key = key
@@ -45,9 +55,9 @@ class Inventory:
         self._reporter = reporter
         self.found: dict[Path, Candidate] = {each.source.path: each for each in discovery.candidates}
         self.errors: dict[str, PluginError] = {}
-        self.switched: dict[str, bool] = {}
+        self.desired = desired
         self.plan = self.make_plan()
-        self.records: dict[str, PluginRecord] = {}
+        self.records = Records(start=time.time_ns() // 1_000_000)
         self.generations: dict[str, Generation] = {}
 
     def ids_in(self, state: PluginState) -> list[str]:
@@ -95,7 +105,7 @@ class Inventory:
         return plan_here(
             [replace(each, error=each.error or wrong.get(each.id)) for each in candidates],
             disabled=self._settings.disabled,
-            switched=self.switched if switched is None else switched,
+            switched=self.desired.state.switched if switched is None else switched,
             resources=self._settings.resources,
         )
 

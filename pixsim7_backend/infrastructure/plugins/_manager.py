@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
 from ._change import Change
+from ._desired import Desired, Wish, explain, wish_of
 from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
 from ._graph import nearest_name
@@ -26,14 +28,17 @@ from ._registrations import own_state
 from ._reporter import Reporter
 from ._runner import Runner
 from ._settings import PluginSettings
+from ._store import StateStore
 from ._tasks import own_tasks
 from .errors import (
     DependantsEnabledError,
+    LiveChangesRefusedError,
     PluginBusyError,
     PluginDisabledError,
     PluginNotFoundError,
     PluginStartupError,
     ReplacementRefusedError,
+    StateConflictError,
 )
 from .events import PluginEvents
 from .records import PluginRecord
@@ -59,14 +64,24 @@ class PluginManager:
     """
 
     def __init__(
-        self, app: FastAPI, discovery: Discovery, settings: PluginSettings, *, hooks: HookBus, reporter: Reporter
+        self,
+        app: FastAPI,
+        discovery: Discovery,
+        settings: PluginSettings,
+        *,
+        store: StateStore,
+        hooks: HookBus,
+        reporter: Reporter,
     ) -> None:
         self.app = app
         self.settings = settings
         self._hooks = hooks
         self._key = AppKey(app.title)
         self.journal = reporter = Journal(reporter)
-        self._plugins = Inventory(app, self._key, settings, discovery=discovery, reporter=reporter)
+        self.desired = Desired(store)
+        self._plugins = Inventory(
+            app, self._key, settings, discovery=discovery, desired=self.desired, reporter=reporter
+        )
         self._lock = asyncio.Lock()
         self._is_started = False
         self._release_tasks: Callable[[], None] | None = None
@@ -97,6 +112,26 @@ class PluginManager:
             wanted = normalize_plugin_id(plugin_id)
             raise PluginNotFoundError(plugin=wanted, similar=nearest_name(wanted, self._plugins.records))
         return record
+
+    def version_of(self, plugin_id: str) -> int:
+        """Return a number that rises whenever the plugin's record, or what is wanted of it, changes."""
+        return self._plugins.records.version_of(self.get(plugin_id).id)
+
+    def wish_for(self, plugin_id: str) -> Wish:
+        """Return whether the plugin shall be on, and who says so."""
+        record = self.get(plugin_id)
+        return wish_of(record, self.desired.is_on(record.id), is_off=record.id in self.settings.disabled)
+
+    def describe(self, plugin_id: str) -> dict[str, Any]:
+        """Return the record as JSON-able values, with what is wanted, why it is otherwise, and its version."""
+        record, wish = self.get(plugin_id), self.wish_for(plugin_id)
+        why = explain(record, wish, self.desired.is_on(record.id))
+        return {
+            **record.to_json(),
+            "desired": wish.to_json(),
+            "why": why,
+            "record_version": self.version_of(plugin_id),
+        }
 
     def plan(self) -> Plan:
         """Return what was decided: the load order, what is held back and why."""
@@ -160,23 +195,24 @@ class PluginManager:
         """Return what :meth:`enable` would do; the errors are the same."""
         record = self.get(plugin_id)
         errors = {each: error for each, error in self._plugins.errors.items() if each != record.id}
-        plan = self._plugins.make_plan(switched={**self._plugins.switched, record.id: True}, errors=errors)
+        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: True}, errors=errors)
         if record.id in plan.held:
             raise plan.held[record.id]
         return self._plugins.make_change(plan, asked=record.id)
 
-    async def enable(self, plugin_id: str) -> PluginRecord:
-        """Enable one plugin, and with it what was held back only because of it.
+    async def enable(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
+        """Enable one plugin, and with it what was held back only because of it; it stays so over restarts.
 
         Raises:
             PluginNotFoundError: there is no such plugin.
             PluginDisabledError: ``DISABLED_PLUGINS`` names it.
+            StateConflictError: its version is not ``expected_version``, or another process changed something.
             PluginError: what stops it; its record holds the same reason.
         """
-        async with self._change():
+        async with self._live_change(plugin_id, expected_version):
             change = self.preview_enable(plugin_id)
             record = self.get(plugin_id)
-            self._plugins.switched[record.id] = True
+            await self._switch(record.id, on=True)
             self._plugins.errors.pop(record.id, None)
             await self._runner.apply(change, start=self._is_started)
             return self._plugins.require(record.id, PluginState.ENABLED)
@@ -184,23 +220,31 @@ class PluginManager:
     def preview_disable(self, plugin_id: str) -> Change:
         """Return what :meth:`disable` with ``cascade`` would do."""
         record = self.get(plugin_id)
-        plan = self._plugins.make_plan(switched={**self._plugins.switched, record.id: False})
+        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: False})
         return self._plugins.make_change(plan, asked=record.id)
 
-    async def disable(self, plugin_id: str, *, cascade: bool = False) -> LeakReport:
-        """Disable one plugin, and with ``cascade`` first what needs it; return its leak report.
+    async def _switch(self, plugin_id: str, *, on: bool) -> None:
+        await self.desired.switch(plugin_id, on=on)
+        self._plugins.records.touch(plugin_id)
+        self.settings.checkpoint(f"stored {plugin_id}")
+
+    async def disable(
+        self, plugin_id: str, *, cascade: bool = False, expected_version: int | None = None
+    ) -> LeakReport:
+        """Disable one plugin, and with ``cascade`` first what needs it; return its leak report. It stays so.
 
         Raises:
             PluginNotFoundError: there is no such plugin.
             DependantsEnabledError: enabled plugins need it, and ``cascade`` is not set.
+            StateConflictError: as :meth:`enable`.
         """
-        async with self._change():
+        async with self._live_change(plugin_id, expected_version):
             change = self.preview_disable(plugin_id)
             record = self.get(plugin_id)
             dependants = [each for each in change.stop if each != record.id]
             if dependants and not cascade:
                 raise DependantsEnabledError(plugin=record.id, dependants=dependants)
-            self._plugins.switched[record.id] = False
+            await self._switch(record.id, on=False)
             await self._runner.apply(change, start=self._is_started)
             return self._runner.reports.get(record.id, LeakReport(record.id))
 
@@ -218,7 +262,7 @@ class PluginManager:
             raise ReplacementRefusedError(plugin=record.id, stopped=change.stop, because=why)
         return change
 
-    async def reload(self, plugin_id: str) -> PluginRecord:
+    async def reload(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
         """Replace a plugin's code by what is on disk now, with the plugins that import from it.
 
         The new generation is built beside the old one; until it is published, and when anything goes
@@ -230,7 +274,7 @@ class PluginManager:
             ReplacementRefusedError: plugins that run could not run beside the new code.
             PluginError: what is wrong with the new code; the old one serves on.
         """
-        async with self._change():
+        async with self._live_change(plugin_id, expected_version):
             change = self.preview_reload(plugin_id)
             record = self.get(plugin_id)
             if record.state is PluginState.ENABLED:
@@ -240,6 +284,16 @@ class PluginManager:
             self._plugins.accept(change.plan.candidates[record.id])
             await self._runner.apply(change, start=self._is_started)
             return self._plugins.require(record.id, PluginState.ENABLED)
+
+    async def retry(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
+        """Give a plugin that failed, was quarantined or blocked another chance; errors as :meth:`reload`.
+
+        Nothing happens to one that runs.
+        """
+        record = self.get(plugin_id)
+        if record.state is PluginState.ENABLED:
+            return record
+        return await self.reload(plugin_id, expected_version=expected_version)
 
     async def refresh(self, folder: str | os.PathLike[str]) -> PluginRecord | None:
         """Follow what happened to a folder of a plugin directory: load it, replace it, or stop what was there.
@@ -254,7 +308,7 @@ class PluginManager:
         known = next((each for each in self.iter_records() if each.source.path == path), None)
         if known is not None and known.state is not PluginState.REMOVED and read_folder(known.source) is not None:
             return await self.reload(known.id)
-        async with self._change():
+        async with self._live_change(known.id if known else path.name):
             if known is not None and known.state is not PluginState.REMOVED:
                 return await self._remove(known)
             return await self._add(path)
@@ -337,6 +391,16 @@ class PluginManager:
             _condition.reset(token)
 
     @asynccontextmanager
+    async def _live_change(self, plugin_id: str, expected_version: int | None = None) -> AsyncIterator[None]:
+        """As :meth:`_change`, for what an operator asks for."""
+        if not self.settings.allow_live_changes:
+            raise LiveChangesRefusedError(plugin=normalize_plugin_id(plugin_id))
+        async with self._change():
+            if expected_version is not None and (found := self.version_of(plugin_id)) != expected_version:
+                raise StateConflictError(plugin=self.get(plugin_id).id, expected=expected_version, found=found)
+            yield
+
+    @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
         """Let one change happen at a time, as host code; one from inside another would wait for itself."""
         outer = _operation.get()
@@ -346,11 +410,14 @@ class PluginManager:
             self._attach()
             operation = _Operation()
             token = _operation.set(operation)
+            check = _condition.get()
+            condition = _condition.set(None)  # a task that starts inside asks for its own changes
             try:
                 with running_as_host(self._key):
-                    if (check := _condition.get()) is not None:
+                    if check is not None:
                         check()
                     yield
             finally:
                 operation.is_over = True
+                _condition.reset(condition)
                 _operation.reset(token)

@@ -33,10 +33,14 @@ class PluginSettings:
     resources: Mapping[str, ResourceCheck] = field(default_factory=dict)
     """The host's own checks of ``"db"`` and ``"redis"``."""
     prepare: Prepare | None = None
+    allow_live_changes: bool = True
+    """False where several processes serve the same app: a change would reach one of them only."""
     hook_timeout: float = 10.0
     """How long ``on_load``, ``on_enable``, ``on_disable`` and a router's lifespan may take."""
     drain_timeout: float = 10.0
     """How long disabling waits for requests that the plugin is still answering."""
+    end_streams: bool = True
+    """Whether event streams and WebSockets are told to end at once, or only at ``drain_timeout``."""
     task_timeout: float = 5.0
     """How long disabling waits for the plugin's cancelled tasks."""
     safe_mode: bool = False

@@ -29,9 +29,10 @@ import httpx
 from fastapi import FastAPI
 
 from . import PluginManager, PluginRecord, PluginState, init_plugin_manager, normalize_plugin_id
+from ._store import MemoryStateStore
 from .preview import preview
 
-__all__ = ["PluginHost", "override_by_name", "plugin_host", "write_plugin"]
+__all__ = ["MemoryStateStore", "PluginHost", "override_by_name", "plugin_host", "write_plugin"]
 
 _HEADER = """\
 import asyncio
@@ -157,12 +158,13 @@ async def plugin_host(
 ) -> AsyncIterator[PluginHost]:
     """Start an app with the plugins of ``directory``; stop it, and all of them, at the end.
 
-    ``options`` go to :func:`init_plugin_manager`; ``app`` is a host of your own. With ``enable=False``
-    the plugins are loaded only. With ``only`` a plugin's neighbours that it does not require stay off.
+    ``options`` go to :func:`init_plugin_manager`; without a ``store`` nothing is kept. ``app`` is a host of
+    your own. With ``enable=False`` the plugins are loaded only. With ``only`` a plugin's neighbours that it
+    does not require stay off.
     """
     app = app or FastAPI()
     disabled = () if only is None else _others([directory, *options.get("more_directories", ())], only)
-    manager = init_plugin_manager(app, directory, **({"disabled": disabled} | options))
+    manager = init_plugin_manager(app, directory, **({"disabled": disabled, "store": MemoryStateStore()} | options))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://plugins.test") as client:
         try:

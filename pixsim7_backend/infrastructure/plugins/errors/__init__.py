@@ -53,8 +53,8 @@ from .operating import (
     PortTakenError,
     ReplacementRefusedError,
 )
-from .starting import SafeModeError, SuspectedCrashError
 from .settings import NoSettingsError, PluginSettingsError, SecretStorageError, SettingProblem
+from .starting import SafeModeError, SuspectedCrashError
 
 __all__ = [
     "AppWideRegistrationError",

@@ -1,0 +1,120 @@
+"""The operator's wishes as this process knows them: read once, stored before anything is done about them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio.to_thread
+
+from ._store import DesiredState, StateStore
+from .errors import StateConflictError, StateUnavailableError
+from .records import PluginRecord
+from .states import PluginState
+
+logger = logging.getLogger("pixsim7.plugins")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What somebody wants of one plugin: ``on`` (None while nobody knows) and ``by`` whom."""
+
+    on: bool | None
+    by: str
+    """``"DISABLED_PLUGINS"``, ``"operator"`` or ``"manifest"``; the first that says something counts."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"on": self.on, "by": self.by}
+
+
+def wish_of(record: PluginRecord, switched: bool | None, *, is_off: bool) -> Wish:
+    """Return what is wanted of a plugin: ``DISABLED_PLUGINS`` wins, then the operator, then the manifest."""
+    if is_off:
+        return Wish(on=False, by="DISABLED_PLUGINS")
+    if switched is not None:
+        return Wish(on=switched, by="operator")
+    return Wish(on=record.manifest.enabled if record.manifest else None, by="manifest")
+
+
+def explain(record: PluginRecord, wish: Wish, switched: bool | None) -> str | None:
+    """Return why what runs is not what is wanted, or whose wish was overruled; None where all agree."""
+    runs = record.state is PluginState.ENABLED
+    if wish.by == "DISABLED_PLUGINS" and switched:
+        return f"the operator switched {record.id!r} on, but DISABLED_PLUGINS names it and wins; remove it there"
+    if runs == wish.on or (wish.on is False and record.state in (PluginState.DISABLED, PluginState.DISCOVERED)):
+        return None
+    if record.reason is not None:
+        return str(record.reason)
+    return "the change is under way" if wish.on else "it was switched off elsewhere; the next start follows"
+
+
+class Desired:
+    """The desired state, and the one way to change it.
+
+    Where the store cannot be reached at start, nothing is switched or configured, and every change is
+    refused until the next start.
+    """
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._trouble: StateUnavailableError | None = None
+        self.state = self._load()
+
+    def _load(self) -> DesiredState:
+        try:
+            return self._store.load()
+        except StateUnavailableError as error:
+            self._trouble = error
+            logger.error(  # noqa: TRY400 - the text is for the operator; a traceback would bury it
+                "Starting with what the manifests wish, and without stored settings; changes are refused until the"
+                " next start: %s",
+                error,
+            )
+            return DesiredState()
+
+    def is_on(self, plugin_id: str) -> bool | None:
+        """Return what the operator switched, None where nothing was."""
+        return self.state.switched.get(plugin_id)
+
+    def stored(self, plugin_id: str) -> Mapping[str, Any]:
+        """Return the stored settings of a plugin."""
+        return self.state.settings.get(plugin_id, {})
+
+    async def switch(self, plugin_id: str, *, on: bool) -> None:
+        """Store that a plugin shall be on or off; errors as :meth:`StateStore.save`."""
+        if self.is_on(plugin_id) is not on:
+            await self._change(lambda state: replace(state, switched={**state.switched, plugin_id: on}))
+
+    async def configure(self, plugin_id: str, values: Mapping[str, Any]) -> None:
+        """Store a plugin's settings, replacing those stored before; errors as :meth:`StateStore.save`."""
+        others = {each: kept for each, kept in self.state.settings.items() if each != plugin_id}
+        settings = {**others, plugin_id: values} if values else others
+        await self._change(lambda state: replace(state, settings=settings))
+
+    async def forget(self, plugin_id: str) -> None:
+        """Drop what is stored for a plugin; errors as :meth:`StateStore.save`."""
+        if plugin_id in self.state.switched or plugin_id in self.state.settings:
+            await self._change(
+                lambda state: replace(
+                    state,
+                    switched={each: on for each, on in state.switched.items() if each != plugin_id},
+                    settings={each: values for each, values in state.settings.items() if each != plugin_id},
+                )
+            )
+
+    async def _change(self, change: Callable[[DesiredState], DesiredState]) -> None:
+        """Store what ``change`` makes of the state; another process's change in between is a conflict.
+
+        After a conflict the state is what the other process stored, so that the next attempt builds on it.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        save = functools.partial(self._store.save, change(self.state), expected_version=self.state.version)
+        try:
+            self.state = await anyio.to_thread.run_sync(save)
+        except StateConflictError:
+            self.state = await anyio.to_thread.run_sync(self._store.load)
+            raise
