@@ -1,4 +1,4 @@
-"""The plugin guide itself, as the tests read it: its code blocks, by the words above them."""
+"""The code of the plugin guide, as the tests read it: each block by the words above it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-GUIDE = Path(__file__).with_name("plugin-guide.md")
+GUIDE = Path(__file__).with_name("blocks.md")
 
 
 @dataclass(frozen=True, slots=True)

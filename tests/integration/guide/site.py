@@ -90,9 +90,14 @@ class Site:
         return self.add(folder, manifest=text, init="from .manifest import manifest, router\n")
 
 
+def main_text(lifespan: str) -> str:
+    """Return a ``main.py`` with the guide's lifespan, and a route that shows the records."""
+    return _MAIN.format(lifespan=lifespan)
+
+
 def new_site(root: Path) -> Site:
     """Make a project as the guide says: its ``main.py``, its template command, its two plugins."""
-    (root / "main.py").write_text(_MAIN.format(lifespan=block("After (Dynamic)")), encoding="utf-8")
+    (root / "main.py").write_text(main_text(block("After (Dynamic)")), encoding="utf-8")
     site = Site(root)
     subprocess.run(["bash", "-ec", block("Template")], cwd=root, check=True)
     for name, key in (
