@@ -81,6 +81,8 @@ def _look(name: str, check: ResourceCheck) -> Check:
 def plugin_checks(manager: PluginManager | None) -> Iterator[Check]:
     """Yield one check for the plugins as a whole, and one for each that is not as it should be."""
     records = list(manager.iter_records()) if manager else []
+    if manager is not None and manager.settings.safe_mode:
+        yield Check(name="safe mode", state="degraded", reason="only what the required plugins need was started")
     if any(record.state is PluginState.ENABLED for record in records):
         yield Check(name="plugins", state="ok")
     else:

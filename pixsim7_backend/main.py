@@ -18,7 +18,7 @@ from pixsim7_backend import __version__, health
 from pixsim7_backend.curl_json import CurlJson
 from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source, upgrade
-from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, init_plugin_manager
+from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, StartupJournal, init_plugin_manager
 from pixsim7_backend.infrastructure.plugins.preview import ResourceCheck
 from pixsim7_backend.logging import configure_logging
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
@@ -62,6 +62,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 resources=CHECKS,
                 prepare=functools.partial(migrate, database) if settings.is_embedded else None,
                 hook_timeout=settings.hook_timeout,
+                safe_mode=settings.safe_mode,
+                startup_journal=StartupJournal(settings.starts_dir if settings.remember_crashes else None),
             )
             logger.info(f"Loaded {len(plugin_manager.list_plugins())} plugins")  # noqa: G004  # as the guide writes it
             await plugin_manager.enable_all()

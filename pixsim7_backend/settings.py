@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     """Further directories with plugins, separated by commas."""
     hook_timeout: float = Field(default=10.0, gt=0, examples=["10"])
     """Seconds that ``on_load``, ``on_enable`` and ``on_disable`` of a plugin may take each."""
+    safe_mode: bool = Field(default=False, examples=["true"])
+    """Start the required plugins only, and what they need."""
+    remember_crashes: bool = Field(default=True, examples=["false"])
+    """After a start that ended in a plugin, start without that plugin; the notes are under ``data_dir``."""
 
     @classmethod
     def settings_customise_sources(
@@ -86,6 +90,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""
         return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'pixsim7.sqlite3'}"
+
+    @property
+    def starts_dir(self) -> Path:
+        """Where it is noted what a start is at."""
+        return self.data_dir / "starts"
 
     @property
     def is_embedded(self) -> bool:

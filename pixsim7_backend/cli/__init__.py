@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pixsim7_backend import __version__
-from pixsim7_backend.cli import db, demo, doctor, plugins, plugins_new, serve, users
+from pixsim7_backend.cli import db, demo, doctor, plugins, plugins_bisect, plugins_new, serve, users
 from pixsim7_backend.cli.output import CommandError, fail, say
 from pixsim7_backend.infrastructure.plugins.errors import ConfigurationError, PluginError
 from pixsim7_backend.settings import SettingsError
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(plugins.app)
 plugins.app.command()(plugins_new.new)
+plugins.app.command()(plugins_bisect.bisect)
 app.add_typer(db.app)
 app.command()(demo.demo)
 app.add_typer(users.app)

@@ -23,10 +23,15 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (setting HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (setting PORT).")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of server processes (setting WORKERS).")] = None,
+    safe_mode: Annotated[
+        bool, typer.Option("--safe-mode", help="Start the required plugins only (setting SAFE_MODE).")
+    ] = False,
 ) -> None:
     """Run the backend until it is interrupted."""
     import uvicorn
 
+    if safe_mode:
+        os.environ["SAFE_MODE"] = "true"  # where the processes of the workers find it
     given = {"host": host, "port": port, "workers": workers}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     check_address(settings)

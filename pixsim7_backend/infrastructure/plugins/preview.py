@@ -6,15 +6,28 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ._bisect import Ending, Finding, Verdict, find_culprits
 from ._config import read_config
 from ._discovery import discover
 from ._plan import Plan
 from ._plan_text import render_graph, render_plan
 from ._planning import plan_here
 from ._resources import ResourceCheck
+from ._safe_mode import essential_plugins
 from .types import normalize_plugin_id
 
-__all__ = ["Plan", "ResourceCheck", "preview", "render_graph", "render_plan"]
+__all__ = [
+    "Ending",
+    "Finding",
+    "Plan",
+    "ResourceCheck",
+    "Verdict",
+    "essential_plugins",
+    "find_culprits",
+    "preview",
+    "render_graph",
+    "render_plan",
+]
 
 
 def preview(
