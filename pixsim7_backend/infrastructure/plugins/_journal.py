@@ -10,7 +10,6 @@ from typing import Any
 
 from ._ledger import LeakReport
 from ._reporter import Reporter
-from .errors import PluginError
 from .records import PluginRecord
 
 
@@ -56,9 +55,6 @@ class Journal:
         """Remember something that nobody reports: an operator's change that was refused."""
         self._count += 1
         self._entries.append(Happening(number=self._count, at=self._clock(), kind=kind, plugin=plugin, text=text))
-
-    def refused(self, what: str, error: PluginError) -> None:
-        self.note("refused", error.plugin, f"{what}: {error}")
 
     # --- what is reported -------------------------------------------------------------------------
 

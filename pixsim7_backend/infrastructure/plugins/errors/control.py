@@ -1,4 +1,4 @@
-"""What goes wrong between an operator and the server: stale versions, requests that make no sense, the socket."""
+"""What goes wrong between an operator and the server: states that are over, requests that make no sense, the socket."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from .base import PluginError
 
 
-class StaleVersionError(PluginError):
-    """The operator decided on a record that has changed since; nothing was done."""
+class StaleRecordError(PluginError):
+    """The operator decided on a state of the plugin that is over; nothing was done. ``etag`` is the present one."""
 
-    def __init__(self, *, plugin: str, version: str) -> None:
+    def __init__(self, *, plugin: str, etag: str) -> None:
         super().__init__(
-            f"plugin {plugin!r} has changed and is now version {version}; look at it again, then repeat with that",
+            f"plugin {plugin!r} has changed meanwhile; look at it again, and repeat with its etag {etag!r}",
             plugin=plugin,
-            version=version,
+            etag=etag,
         )
 
 
