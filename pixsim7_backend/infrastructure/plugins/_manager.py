@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +54,6 @@ class _Operation:
 
 
 _operation: ContextVar[_Operation | None] = ContextVar("pixsim7_operation", default=None)
-_condition: ContextVar[Callable[[], None] | None] = ContextVar("pixsim7_condition", default=None)
 
 
 class PluginManager:
@@ -381,15 +380,6 @@ class PluginManager:
             self._release_tasks = None
             self._key.loop = None
 
-    @contextmanager
-    def on_condition(self, check: Callable[[], None]) -> Iterator[None]:
-        """Let ``check`` run when the change that is asked for inside gets its turn; what it raises refuses it."""
-        token = _condition.set(check)
-        try:
-            yield
-        finally:
-            _condition.reset(token)
-
     @asynccontextmanager
     async def _live_change(self, plugin_id: str, expected_version: int | None = None) -> AsyncIterator[None]:
         """As :meth:`_change`, for what an operator asks for."""
@@ -410,14 +400,9 @@ class PluginManager:
             self._attach()
             operation = _Operation()
             token = _operation.set(operation)
-            check = _condition.get()
-            condition = _condition.set(None)  # a task that starts inside asks for its own changes
             try:
                 with running_as_host(self._key):
-                    if check is not None:
-                        check()
                     yield
             finally:
                 operation.is_over = True
-                _condition.reset(condition)
                 _operation.reset(token)

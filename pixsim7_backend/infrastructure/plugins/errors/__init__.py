@@ -38,7 +38,6 @@ from .control import (
     ControlSocketError,
     NoServerError,
     ServerRunsError,
-    StaleRecordError,
 )
 from .desired import LiveChangesRefusedError, StateConflictError, StateFileError, StateUnavailableError
 from .operating import (
@@ -98,7 +97,6 @@ __all__ = [
     "SecretStorageError",
     "ServerRunsError",
     "SettingProblem",
-    "StaleRecordError",
     "StateConflictError",
     "StateFileError",
     "StateUnavailableError",

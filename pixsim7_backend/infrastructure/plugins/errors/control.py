@@ -1,21 +1,10 @@
-"""What goes wrong between an operator and the server: states that are over, requests that make no sense, the socket."""
+"""What goes wrong between an operator and the server: requests that make no sense, a socket that cannot be used."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .base import PluginError
-
-
-class StaleRecordError(PluginError):
-    """The operator decided on a state of the plugin that is over; nothing was done. ``etag`` is the present one."""
-
-    def __init__(self, *, plugin: str, etag: str) -> None:
-        super().__init__(
-            f"plugin {plugin!r} has changed meanwhile; look at it again, and repeat with its etag {etag!r}",
-            plugin=plugin,
-            etag=etag,
-        )
 
 
 class CommandRefusedError(PluginError):

@@ -1,0 +1,170 @@
+"""What an operator can ask of a manager, by whichever way they come: JSON-able answers, typed errors."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from ._change import Change
+from ._hooks import describe_handler
+from ._manager import PluginManager
+from .errors import DependantsEnabledError, PluginError, StateConflictError
+from .states import PluginState
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On which terms a change is wanted."""
+
+    dry_run: bool = False
+    """Only say what would happen."""
+    versions: Collection[int] | None = None
+    """Change the plugin only if its record has one of these versions; None: any."""
+
+
+_NO_TERMS = Terms()
+
+
+class Commands:
+    """Answers an operator's questions about one manager's plugins, and carries out their changes.
+
+    A change that has begun is finished even when whoever asked for it goes away. All methods raise
+    PluginError: for a change it means that nothing was done, or that what was done is undone.
+    """
+
+    def __init__(self, manager: PluginManager) -> None:
+        self._manager = manager
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def plugins(self) -> list[Json]:
+        """Return all plugins, by id."""
+        return [self._manager.describe(record.id) for record in self._manager.iter_records()]
+
+    def plugin(self, plugin_id: str) -> Json:
+        """Return one plugin: its record, what is wanted of it, why it is otherwise, and its version."""
+        return self._manager.describe(plugin_id)
+
+    def plan(self) -> Json:
+        """Return the load order in force, what is held back and why."""
+        return self._manager.plan().to_json()
+
+    def events(self, since: int = 0) -> Json:
+        """Return who hears which event, what events plugins declare, and what happened after number ``since``."""
+        manager = self._manager
+        subscriptions = [
+            {
+                "event": each.event,
+                "plugin": each.owner.plugin if each.owner else None,
+                "handler": describe_handler(each.handler),
+            }
+            for each in manager.list_subscriptions()
+        ]
+        declared = {each.id: list(each.manifest.events) for each in manager.iter_records() if each.manifest}
+        return {
+            "subscriptions": subscriptions,
+            "declared": {plugin_id: events for plugin_id, events in declared.items() if events},
+            "happenings": [each.to_json() for each in manager.journal.iter_since(since)],
+        }
+
+    def leaks(self) -> Json:
+        """Return what generations left behind when they stopped, and of how many plugins one has stopped."""
+        reports = [self._manager.find_report(record.id) for record in self._manager.iter_records()]
+        stopped = [report for report in reports if report is not None]
+        return {"stopped": len(stopped), "leaks": [report.to_json() for report in stopped if not report.is_clean]}
+
+    # --- switching --------------------------------------------------------------------------------
+
+    async def enable(self, plugin_id: str, terms: Terms = _NO_TERMS) -> Json:
+        """Enable a plugin, and with it what was held back only because of it."""
+        manager = self._manager
+        return await self._change("enable", plugin_id, terms, manager.preview_enable, manager.enable)
+
+    async def disable(self, plugin_id: str, terms: Terms = _NO_TERMS, *, cascade: bool = False) -> Json:
+        """Disable a plugin, and with ``cascade`` first what needs it; the answer has its leak report."""
+        manager = self._manager
+        act = functools.partial(manager.disable, cascade=cascade)
+        answer = await self._change("disable", plugin_id, terms, manager.preview_disable, act)
+        if not terms.dry_run:
+            report = manager.find_report(plugin_id)
+            return {**answer, "report": report.to_json() if report else None}
+        plugin_id = answer["plugin"]["id"]
+        dependants = [step["id"] for step in answer["change"]["stop"] if step["id"] != plugin_id]
+        if dependants and not cascade:
+            return {**answer, "refused": DependantsEnabledError(plugin=plugin_id, dependants=dependants).to_json()}
+        return answer
+
+    async def reload(self, plugin_id: str, terms: Terms = _NO_TERMS) -> Json:
+        """Replace a plugin's code by what is on disk now, with the plugins that import from it."""
+        manager = self._manager
+        return await self._change("reload", plugin_id, terms, manager.preview_reload, manager.reload)
+
+    async def retry(self, plugin_id: str, terms: Terms = _NO_TERMS) -> Json:
+        """Give a plugin that failed, is blocked or was quarantined another chance; nothing happens to one that runs."""
+        manager = self._manager
+        return await self._change("retry", plugin_id, terms, self._preview_retry, manager.retry)
+
+    def _preview_retry(self, plugin_id: str) -> Change:
+        if self._manager.get(plugin_id).state is PluginState.ENABLED:
+            return Change(plan=self._manager.plan())
+        return self._manager.preview_reload(plugin_id)
+
+    async def _change(
+        self,
+        what: str,
+        plugin_id: str,
+        terms: Terms,
+        preview: Callable[[str], Change],
+        act: Callable[..., Awaitable[object]],
+    ) -> Json:
+        plugin_id = self._manager.get(plugin_id).id
+        version = self._require(plugin_id, terms.versions)
+        if terms.dry_run:
+            change = preview(plugin_id)
+        else:
+            change = await self._to_the_end(what, plugin_id, preview, functools.partial(act, expected_version=version))
+        return {
+            "plugin": self.plugin(plugin_id),
+            "change": change.to_json(),
+            "dry_run": terms.dry_run,
+            "refused": None,
+            "report": None,
+        }
+
+    def _require(self, plugin_id: str, versions: Collection[int] | None) -> int | None:
+        """Return the version that the change must still find when it gets its turn, if any."""
+        if versions is None:
+            return None
+        found = self._manager.version_of(plugin_id)
+        if found not in versions:
+            raise StateConflictError(plugin=plugin_id, expected=min(versions, default=0), found=found)
+        return found
+
+    async def _to_the_end(
+        self,
+        what: str,
+        plugin_id: str,
+        preview: Callable[[str], Change],
+        act: Callable[[str], Awaitable[object]],
+    ) -> Change:
+        """Act in a task of its own, which the end of whoever waits does not cancel; return what was planned."""
+
+        async def carry_out() -> Change:
+            try:
+                change = preview(plugin_id)
+                await act(plugin_id)
+            except PluginError as error:
+                self._manager.journal.note("refused", plugin_id, f"{what}: {error}")
+                raise
+            return change
+
+        task = asyncio.create_task(carry_out(), name=f"{what} {plugin_id}")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
