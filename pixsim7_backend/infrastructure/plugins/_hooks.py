@@ -156,6 +156,8 @@ class HookBus:
         become, before = running.set, running.get()
         results: list[Any] = []
         add_result = results.append
+        is_single = len(args) == 1 and not kwargs  # the usual payload, and the cheapest call
+        payload = args[0] if is_single else None
         failures: list[HandlerFailure] = []
         watch = self._watchdog.begin()
         try:
@@ -165,7 +167,7 @@ class HookBus:
                 become(as_owner)
                 watch.turn = subscription
                 try:
-                    result = handler(*args, **kwargs) if kwargs else handler(*args)
+                    result = handler(payload) if is_single else handler(*args, **kwargs)
                     if is_async or isinstance(result, Awaitable):
                         result = await result
                 except asyncio.CancelledError:
@@ -181,7 +183,7 @@ class HookBus:
                     else:
                         add_result(result)
         finally:
-            self._watchdog.end(watch)
+            watch.end()
             become(before)
         return Outcome(results, failures)
 
@@ -225,14 +227,18 @@ class HookBus:
 class _Watch:
     """One emit under way: which handler (``turn``) runs, and whether the watchdog cancelled it."""
 
-    __slots__ = ("_looks", "_seen", "_task", "overrun", "turn")
+    __slots__ = ("_looks", "_seen", "_task", "_under_way", "overrun", "turn")
 
-    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, task: asyncio.Task[Any] | None, under_way: set[_Watch]) -> None:
+        self._under_way = under_way
         self.turn: Subscription | None = None
         self.overrun = False
         self._task = task
         self._seen: Subscription | None = None
         self._looks = 0
+
+    def end(self) -> None:
+        self._under_way.discard(self)
 
     def look(self) -> None:
         """Cancel the handler found running at a third look in a row: it has had two whole periods."""
@@ -257,47 +263,44 @@ _LOOKS = 3
 
 
 class _Watchdog:
-    """One timer for all emits of a thread: it looks at each of them twice per time limit.
+    """One timer for all emits of an event loop: it looks at each of them twice per time limit.
 
     A handler that is found running at three looks in a row is cancelled, so between 1 and 1.5 times
-    the limit after its start; one that ends in time has cost an addition. The timer runs only while
+    the limit after its start; one that ends in time has cost an assignment. The timer runs only while
     something is emitted.
     """
 
     def __init__(self, bus: HookBus) -> None:
         self._bus = bus
-        self._local = threading.local()
+        self._watched: dict[asyncio.AbstractEventLoop, set[_Watch]] = {}
 
     def begin(self) -> _Watch:
-        watch = _Watch(asyncio.current_task())
-        try:
-            watches: set[_Watch] = self._local.watches
-        except AttributeError:
-            watches = self._local.watches = set()
-            self._local.loop = None
-        watches.add(watch)
         loop = asyncio.get_running_loop()
-        if self._local.loop is not loop:
-            self._local.loop = loop
-            watches.intersection_update({watch})
-            self._wind(loop, watches)
+        watches = self._watched.get(loop)
+        if watches is None:
+            watches = self._start(loop)
+        watch = _Watch(asyncio.current_task(loop), watches)
+        watches.add(watch)
         return watch
 
-    def end(self, watch: _Watch) -> None:
-        self._local.watches.discard(watch)
+    def _start(self, loop: asyncio.AbstractEventLoop) -> set[_Watch]:
+        for closed in [each for each in tuple(self._watched) if each.is_closed()]:
+            self._watched.pop(closed, None)  # ended in the middle of an emit
+        watches = self._watched[loop] = set()
+        self._wind(loop)
+        return watches
 
-    def _wind(self, loop: asyncio.AbstractEventLoop, watches: set[_Watch]) -> None:
-        loop.call_later(self._bus.handler_timeout / (_LOOKS - 1), self._look, loop, watches, context=_EMPTY_CONTEXT)
+    def _wind(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(self._bus.handler_timeout / (_LOOKS - 1), self._look, loop, context=_EMPTY_CONTEXT)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, watches: set[_Watch]) -> None:
-        if self._local.loop is not loop:
-            return
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        watches = self._watched[loop]
         if not watches:
-            self._local.loop = None
+            del self._watched[loop]
             return
         for watch in tuple(watches):
             watch.look()
-        self._wind(loop, watches)
+        self._wind(loop)
 
 
 def _find_loop() -> asyncio.AbstractEventLoop | None:
