@@ -21,6 +21,7 @@ from pixsim7_backend.db.migrations import find_source, upgrade
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, StartupJournal, init_plugin_manager
 from pixsim7_backend.infrastructure.plugins.preview import ResourceCheck
 from pixsim7_backend.logging import configure_logging
+from pixsim7_backend.plugin_store import MIGRATIONS, DatabaseStateStore
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
 from pixsim7_backend.request_ids import RequestIds
 from pixsim7_backend.resources import CHECKS, configured
@@ -62,6 +63,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 resources=CHECKS,
                 prepare=functools.partial(migrate, database) if settings.is_embedded else None,
                 hook_timeout=settings.hook_timeout,
+                store=DatabaseStateStore(database, migrates=settings.is_embedded),
+                allow_live_changes=settings.workers == 1,
                 safe_mode=settings.safe_mode,
                 startup_journal=StartupJournal(settings.starts_dir if settings.remember_crashes else None),
             )
@@ -102,7 +105,7 @@ def readiness_checks(settings: Settings, database: Database, manager: PluginMana
         checks["redis"] = CHECKS["redis"]
     if not settings.is_embedded:
         found = [find_source(record.id, record.source.path) for record in manager.list_plugins()]
-        checks["migrations"] = health.MigrationsCheck(database, [source for source in found if source])
+        checks["migrations"] = health.MigrationsCheck(database, [*(source for source in found if source), MIGRATIONS])
     return checks
 
 

@@ -59,12 +59,13 @@ def current(as_json: JsonFlag = False) -> None:
 
 
 def migration_sources(settings: Settings) -> list[MigrationSource]:
-    """Return the migrations of every plugin that a start-up would load, in load order."""
+    """Return the migrations of every plugin that a start-up would load, in load order, then the platform's own."""
     from pixsim7_backend.db.migrations import find_source
+    from pixsim7_backend.plugin_store import MIGRATIONS
 
     plan = preview(plugin_directories(settings), resources={"db": lambda: None, "redis": lambda: None})
     found = (find_source(plugin_id, plan.candidates[plugin_id].source.path) for plugin_id in plan.order)
-    return [source for source in found if source is not None]
+    return [*(source for source in found if source is not None), MIGRATIONS]
 
 
 def pending_migrations(settings: Settings) -> list[str]:

@@ -29,6 +29,7 @@ from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source, upgrade
 from pixsim7_backend.infrastructure.plugins.preview import preview
 from pixsim7_backend.main import create_app
+from pixsim7_backend.plugin_store import MIGRATIONS
 from pixsim7_backend.settings import Settings
 from tests.databases import KINDS, fresh_database
 
@@ -134,11 +135,11 @@ def backend_environment() -> Iterator[None]:
 
 
 def make_tables(url: str) -> None:
-    """Upgrade an empty database to the tables of all first-party plugins."""
+    """Upgrade an empty database to the tables of all first-party plugins and of the platform."""
     database = Database(url)
     plan = preview([PLUGINS_DIR], disabled=(), resources={"db": lambda: None, "redis": lambda: None})
     found = (find_source(each, plan.candidates[each].source.path) for each in plan.order)
-    upgrade(database, [source for source in found if source is not None])
+    upgrade(database, [*(source for source in found if source is not None), MIGRATIONS])
     database.close()
 
 
