@@ -28,6 +28,8 @@ class Terms:
 
 
 _NO_TERMS = Terms()
+#: Changes that are being carried out; the event loop alone would not keep their tasks alive.
+_under_way: set[asyncio.Task[Change]] = set()
 
 
 class Commands:
@@ -39,7 +41,6 @@ class Commands:
 
     def __init__(self, manager: PluginManager) -> None:
         self._manager = manager
-        self._under_way: set[asyncio.Task[Any]] = set()
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -165,6 +166,6 @@ class Commands:
             return change
 
         task = asyncio.create_task(carry_out(), name=f"{what} {plugin_id}")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        _under_way.add(task)
+        task.add_done_callback(_under_way.discard)
         return await asyncio.shield(task)

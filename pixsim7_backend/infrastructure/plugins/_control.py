@@ -12,37 +12,22 @@ import contextlib
 import json
 import logging
 import os
-import socket
-import stat
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from ._commands import Commands, Json, Terms
+from ._control_socket import bound_socket, only_server, peer_uid
 from ._manager import PluginManager
-from .errors import CommandRefusedError, ControlSocketError, NoServerError, PluginError, ServerRunsError
-
-if os.name == "posix":
-    import fcntl
-
-__all__ = ["SOCKET_NAME", "ControlServer", "is_supported", "request"]
+from .errors import CommandRefusedError, PluginError
 
 logger = logging.getLogger("pixsim7.plugins")
 
-SOCKET_NAME = "control.sock"
 _LONGEST_LINE = 1 << 20
-_LONGEST_PATH = 103
-"""Bytes that every system takes for the path of a Unix socket (Linux takes 107)."""
 _MOST_CLIENTS = 32
 _CLOSING_SECONDS = 5.0
-
-
-def is_supported() -> bool:
-    """Tell whether this system has Unix sockets."""
-    return hasattr(socket, "AF_UNIX") and os.name == "posix"
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -53,9 +38,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: Literal[
-        "list", "get", "plan", "events", "leaks", "enable", "disable", "reload", "retry"
-    ]
+    command: Literal["list", "get", "plan", "events", "leaks", "enable", "disable", "reload", "retry"]
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     dry_run: bool = False
     cascade: bool = False
@@ -134,8 +117,8 @@ class ControlServer:
             ControlSocketError: the socket cannot be made there safely.
         """
         with contextlib.ExitStack() as undo:
-            undo.enter_context(_locked(self.path))
-            listener = undo.enter_context(_bound(self.path))
+            undo.enter_context(only_server(self.path))
+            listener = undo.enter_context(bound_socket(self.path))
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LONGEST_LINE)
             self._undo = undo.pop_all()
 
@@ -219,127 +202,3 @@ def _failure(error: PluginError) -> Json:
 async def _write(writer: asyncio.StreamWriter, reply: Json) -> None:
     writer.write(json.dumps(reply, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n")
     await writer.drain()
-
-
-def peer_uid(connection: Any) -> int | None:
-    """Return the user at the other end; None where the system does not tell, and the file's mode must do."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
-
-
-# --- the file -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the place of the server at ``path``; the kernel gives it up for a process that dies."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_private(path)
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ControlSocketError(path=path, problem=f"cannot be made ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ServerRunsError(path=path) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _require_private(path: Path) -> None:
-    """Close the socket's directory to others; refuse one that is not ours to close."""
-    found = path.parent.stat()
-    if found.st_uid not in (os.geteuid(), 0):
-        raise ControlSocketError(
-            path=path, problem=f"its directory belongs to user {found.st_uid}, who could replace it; use one of your own"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-        path.parent.chmod(0o700)
-
-
-@contextlib.contextmanager
-def _bound(path: Path) -> Iterator[socket.socket]:
-    """Bind a socket that only its owner may connect to; on the way out its file goes with it."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ControlSocketError(path=path, problem="is something else than a socket; move it away")
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _short(path) as address:
-            listener.bind(address)
-        path.chmod(0o600)  # nobody can have connected: it does not listen yet
-        listener.setblocking(False)
-        made = path.lstat()
-    except OSError as error:
-        listener.close()
-        raise ControlSocketError(path=path, problem=f"cannot be made ({error.strerror or error})") from error
-    try:
-        yield listener
-    finally:
-        listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            if path.lstat().st_ino == made.st_ino:
-                path.unlink()
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """Give an address for ``path`` that fits into the few bytes that systems have for it."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        short = f"/proc/self/fd/{directory}/{path.name}"
-        if not Path(f"/proc/self/fd/{directory}").exists():
-            problem = f"its path is longer than the {_LONGEST_PATH} bytes that a socket's may have; use a shorter DATA_DIR"
-            raise ControlSocketError(path=path, problem=problem)
-        yield short
-    finally:
-        os.close(directory)
-
-
-# --- the client -----------------------------------------------------------------------------------
-
-
-def request(path: str | os.PathLike[str], message: Mapping[str, Any], *, timeout: float = 120.0) -> Any:
-    """Send one request to the server at ``path`` and return the whole answer. Blocks.
-
-    Args:
-        path: the control socket.
-        message: the request, as :class:`Request` has it.
-        timeout: seconds for each wait.
-
-    Raises:
-        NoServerError: no server listens there.
-        ControlSocketError: it may not be used, or does not answer.
-    """
-    path = Path(path).absolute()
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            with _short(path) as address:
-                connection.connect(address)
-            connection.sendall(json.dumps(message).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline()
-        reply = json.loads(line)
-    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-        raise NoServerError(path=path) from None
-    except PermissionError:
-        problem = "may be used by its owner and root only; ask as the user that runs the server"
-        raise ControlSocketError(path=path, problem=problem) from None
-    except TimeoutError:
-        raise ControlSocketError(path=path, problem=f"no answer within {timeout:g} s; look at the server's log") from None
-    except (OSError, ValueError) as error:
-        problem = f"the server broke off ({error}); look at its log"
-        raise ControlSocketError(path=path, problem=problem) from error
-    if not isinstance(reply, dict) or "ok" not in reply:
-        raise ControlSocketError(path=path, problem="what listens there is not a server of ours")
-    return reply

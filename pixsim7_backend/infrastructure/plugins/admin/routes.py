@@ -1,0 +1,145 @@
+"""The routes by which operators see and change a running app's plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+
+from pixsim7_backend.infrastructure.plugins._commands import Commands, Json, Terms
+from pixsim7_backend.infrastructure.plugins._manager import PluginManager
+
+from .problems import MEDIA_TYPE, ProblemRoute
+from .schemas import PluginChange, PluginEventsView, PluginLeaks, PluginPlan, PluginProblem, PluginView
+from .versions import AcceptedVersions, etag
+
+_MEANINGS = {
+    404: "There is no such plugin.",
+    409: "The present state of things forbids it; `error` has the cause, with the names of others whom it concerns.",
+    412: "The plugin has changed since `If-Match`; look at it again.",
+}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPE: {"schema": PluginProblem.model_json_schema()}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+
+
+async def _commands(request: Request) -> Commands:
+    """Return the commands of the manager that the app has now."""
+    manager = getattr(request.app.state, "plugin_manager", None)
+    if not isinstance(manager, PluginManager):
+        raise HTTPException(503, "the plugins are not there yet; retry when the server has started")
+    return Commands(manager)
+
+
+async def _terms(
+    versions: AcceptedVersions,
+    dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
+) -> Terms:
+    return Terms(dry_run=dry_run, versions=versions)
+
+
+TheCommands = Annotated[Commands, Depends(_commands)]
+ChangeTerms = Annotated[Terms, Depends(_terms)]
+PluginId = Annotated[str, Path(max_length=200, description="In any spelling: `game-stealth`, `game_stealth`.")]
+
+_looking = APIRouter(route_class=ProblemRoute)
+_changing = APIRouter(route_class=ProblemRoute, responses=_problems(404, 409, 412))
+
+
+def admin_router(*, guard: Callable[..., Any], tags: tuple[str, ...] = ("plugins",)) -> APIRouter:
+    """Return the routes; every one of them asks ``guard`` first.
+
+    The app that they are mounted in must have a plugin manager when they are called, not before. They
+    belong in front of the plugins' own routes, where the host's routes are anyway. A plugin whose id
+    is the name of a route (``plan``, ``events``, ``leaks``) is reached by another spelling: ``Plan``.
+
+    Args:
+        guard: a dependency (a callable for ``Depends``) that raises unless the caller is an operator.
+        tags: of the routes, in the API's description.
+    """
+    router = APIRouter(dependencies=[Depends(guard)], tags=[*tags])
+    router.include_router(_looking)
+    router.include_router(_changing)
+    return router
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+@_looking.get("", response_model=list[PluginView], name="admin_list_plugins")
+async def list_plugins(commands: TheCommands) -> list[Json]:
+    """List all plugins, by id: what each is, what is wanted of it, and why the two differ."""
+    return commands.plugins()
+
+
+@_looking.get("/plan", response_model=PluginPlan, name="admin_plugin_plan")
+async def read_plan(commands: TheCommands) -> Json:
+    """Show the load order in force, and who is held back and why."""
+    return commands.plan()
+
+
+@_looking.get("/events", response_model=PluginEventsView, name="admin_plugin_events")
+async def list_events(
+    commands: TheCommands,
+    since: Annotated[int, Query(ge=0, le=2**53, description="Only happenings with a higher number.")] = 0,
+) -> Json:
+    """List who hears which event, which events plugins declare, and what happened to plugins lately."""
+    return commands.events(since)
+
+
+@_looking.get("/leaks", response_model=PluginLeaks, name="admin_plugin_leaks")
+async def list_leaks(commands: TheCommands) -> Json:
+    """List what plugins left behind when they stopped or were replaced."""
+    return commands.leaks()
+
+
+@_looking.get("/{plugin_id}", response_model=PluginView, responses=_problems(404), name="admin_read_plugin")
+async def read_plugin(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
+    """Show one plugin; its `ETag` can be given back in `If-Match` of a change."""
+    return _tagged(commands.plugin(plugin_id), response)
+
+
+# --- changing -------------------------------------------------------------------------------------
+
+
+@_changing.post("/{plugin_id}/enable", response_model=PluginChange, name="admin_enable_plugin")
+async def enable(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
+    """Enable a plugin, and with it what was held back only because of it."""
+    return _changed(await commands.enable(plugin_id, terms), response)
+
+
+@_changing.post("/{plugin_id}/disable", response_model=PluginChange, name="admin_disable_plugin")
+async def disable(
+    plugin_id: PluginId,
+    commands: TheCommands,
+    terms: ChangeTerms,
+    response: Response,
+    cascade: Annotated[bool, Query(description="First disable the plugins that need it.")] = False,
+) -> Json:
+    """Disable a plugin; 409 with the list when others need it, unless `cascade` is set."""
+    return _changed(await commands.disable(plugin_id, terms, cascade=cascade), response)
+
+
+@_changing.post("/{plugin_id}/reload", response_model=PluginChange, name="admin_reload_plugin")
+async def reload(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
+    """Replace a plugin's code by what is on disk now; when that fails the old code serves on."""
+    return _changed(await commands.reload(plugin_id, terms), response)
+
+
+@_changing.post("/{plugin_id}/retry", response_model=PluginChange, name="admin_retry_plugin")
+async def retry(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
+    """Give a plugin that failed, is blocked or was quarantined another chance; one that runs is left alone."""
+    return _changed(await commands.retry(plugin_id, terms), response)
+
+
+def _changed(answer: Json, response: Response) -> Json:
+    _tagged(answer["plugin"], response)
+    return answer
+
+
+def _tagged(view: Json, response: Response) -> Json:
+    response.headers["ETag"] = etag(view["record_version"])
+    return view

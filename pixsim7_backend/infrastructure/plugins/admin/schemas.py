@@ -1,0 +1,154 @@
+"""What the admin routes answer, for OpenAPI and for those who write clients."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pixsim7_backend.infrastructure.plugins.states import PluginState
+
+
+class PluginReason(BaseModel):
+    """Why something is as it is: the type of the error, its text, and whatever fields it has."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    message: str
+
+
+class PluginPlace(BaseModel):
+    """Where a plugin was found, and how far that place is trusted."""
+
+    folder: str
+    path: str
+    rank: str
+
+
+class PluginWish(BaseModel):
+    """What is wanted of a plugin: ``on`` (null while nobody knows), and who says so."""
+
+    model_config = ConfigDict(extra="allow")
+
+    on: bool | None
+    by: str = Field(examples=["operator", "manifest", "DISABLED_PLUGINS"])
+
+
+class PluginView(BaseModel):
+    """One plugin: what it is now (``state``, ``reason``), what is wanted (``desired``), and ``why`` the two differ."""
+
+    id: str
+    name: str
+    version: str = Field(description="Of the plugin's code.")
+    state: PluginState
+    reason: PluginReason | None
+    desired: PluginWish
+    why: str | None = Field(description="Why what is differs from what is wanted; null where it does not.")
+    record_version: int = Field(description="Rises with every change of this record; the `ETag` of one plugin.")
+    generation: int = Field(description="How many times its code has been loaded.")
+    source: PluginPlace
+    warnings: list[str]
+    manifest: dict[str, Any] | None
+
+
+class PluginStep(BaseModel):
+    """One plugin that a change touches, and why."""
+
+    id: str
+    why: str
+
+
+class PluginChangeSteps(BaseModel):
+    """What a change does, in this order: it stops, replaces and starts plugins, each list in its order."""
+
+    stop: list[PluginStep]
+    replace: list[PluginStep]
+    start: list[PluginStep]
+    held: dict[str, str] = Field(description="Who is held back afterwards, and why.")
+
+
+class PluginLeak(BaseModel):
+    """Something of a plugin that is still there after it stopped."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    name: str
+    why: str
+
+
+class PluginLeakReport(BaseModel):
+    """What was undone when a plugin stopped, and what would not go away."""
+
+    plugin: str
+    undone: list[str]
+    leaks: list[PluginLeak]
+
+
+class PluginChange(BaseModel):
+    """The answer to a change: the plugin as it is now, and the steps that were (or would be) taken."""
+
+    plugin: PluginView
+    change: PluginChangeSteps
+    dry_run: bool = Field(description="Nothing was done; the steps are those of the change if it were asked for.")
+    refused: PluginReason | None = Field(description="Of a dry run: why the change itself would be refused.")
+    report: PluginLeakReport | None = Field(description="Of disabling: what was undone, and what was left behind.")
+
+
+class PluginPlan(BaseModel):
+    """The load order in force, and who is held back and why."""
+
+    order: list[str]
+    held: dict[str, PluginReason]
+    problems: list[PluginReason]
+    rejected: list[dict[str, Any]]
+    requires: dict[str, list[str]]
+    cycles: list[list[str]]
+    warnings: list[str]
+
+
+class PluginSubscription(BaseModel):
+    """One handler of one event; ``plugin`` is null for the host's own."""
+
+    event: str
+    plugin: str | None
+    handler: str
+
+
+class PluginHappening(BaseModel):
+    """Something that happened to a plugin."""
+
+    number: int
+    at: datetime
+    kind: str
+    plugin: str | None
+    text: str
+
+
+class PluginEventsView(BaseModel):
+    """Who hears what, what plugins declare, and what happened lately (oldest first)."""
+
+    subscriptions: list[PluginSubscription]
+    declared: dict[str, list[str]]
+    happenings: list[PluginHappening]
+
+
+class PluginLeaks(BaseModel):
+    """What stopped plugins left behind; ``stopped`` of them were looked at."""
+
+    stopped: int
+    leaks: list[PluginLeakReport]
+
+
+class PluginProblem(BaseModel):
+    """An error as a problem (RFC 9457); ``error`` has the fields of its cause."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    plugin: str = Field(description="Whom it concerns; empty where nobody in particular.")
+    error: dict[str, Any] = Field(description="The cause: `type`, `message` and further fields.")
