@@ -49,6 +49,8 @@ class Generation:
         self._mount: PluginMount | None = None
         self._lifespan: PluginLifespan | None = None
         self._is_set_up = False
+        self.is_settled = True
+        """Not half-way up or down, where only a change that is broken off leaves it."""
 
     @property
     def code(self) -> PluginCode:
@@ -117,10 +119,12 @@ class Generation:
 
     async def enable(self) -> None:
         """Enter the routers' lifespans, run ``on_enable`` and ask for its health; on any error everything is undone."""
+        self.is_settled = False
         try:
             if not self._is_set_up:
                 self._set_up()
             lifespan = PluginLifespan(self._app, self.owner, self.code.routers, self._settings.hook_timeout)
+            self.mount.ends_streams = False
             self.mount.lifespan_state = await lifespan.start()
             self._lifespan = lifespan
             if self.code.on_enable is not None:
@@ -130,6 +134,7 @@ class Generation:
         except BaseException:
             await self._take_down()
             raise
+        self.is_settled = True
 
     async def _check_health(self) -> None:
         """Ask ``health()``, where it is offered: a false answer other than None, or an exception, is a failure."""
@@ -150,7 +155,8 @@ class Generation:
 
         The routes must be unpublished before, so that no new request comes in.
         """
-        requests = await self.mount.drain(self._settings.drain_timeout)
+        self.is_settled = False
+        requests = await self.mount.drain(self._settings.drain_timeout, end_streams=self._settings.end_streams)
         leaks = [Leak("request", name, "was not answered in time") for name in requests]
         if self.code.on_disable is not None:
             try:
@@ -168,15 +174,16 @@ class Generation:
 
     async def _take_down(self) -> LeakReport:
         leaks: list[Leak] = []
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
+        if self._lifespan is not None:
             try:
-                await lifespan.stop()
+                await self._lifespan.stop()
             except PluginError as error:
                 leaks.append(Leak("hook", "lifespan", str(error)))
+            self._lifespan = None
             self.mount.lifespan_state = {}
         cancelled, alive = await self.owner.ledger.cancel_tasks(self._settings.task_timeout)
         undone, stubborn = self._undo()
+        self.is_settled = True
         return LeakReport(self.plugin, (*cancelled, *undone), (*leaks, *alive, *stubborn))
 
     def _undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
@@ -189,11 +196,15 @@ class Generation:
         """Undo every registration and let go of the code; tasks are cancelled, not waited for."""
         for task in self.owner.ledger.tasks:
             task.get_loop().call_soon_threadsafe(task.cancel)
+        if self._lifespan is not None:
+            self._lifespan.cancel()
+            self._lifespan = None
         self._undo()
         self.owner.ledger.release()
         self._code = self._mount = None
         forget(self._modules)
         self._modules = {}
+        self.is_settled = True
         drop_caches()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -15,16 +17,20 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute, Match, Mount, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pixsim7_backend.infrastructure.plugins._figures import RequestCounts, on_the_clock
 from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, Running, running
 
 from . import fastapi_internals
 from .claims import RouteClaim, is_flat, iter_claims, list_routes, public_path, same_routes
 from .exceptions import PluginExceptionMiddleware
+from .exchange import LEFT, Exchange, HttpExchange, WebSocketExchange
 from .paths import shortest, static_prefix
 from .table import RouteTable, Target
 
 _RUN_KEY = "pixsim7.run"
 _EXCEPTION_KEYS = (500, Exception)
+#: Seconds that streams get to end once they are told to at the drain deadline.
+_GRACE = 1.0
 
 
 class PluginMount:
@@ -37,7 +43,6 @@ class PluginMount:
     def __init__(self, owner: Owner, holder: APIRouter, routers: Sequence[APIRouter], stack: ASGIApp | None) -> None:
         self.owner = owner
         self.plugin_id = owner.plugin
-        self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
         self.lifespan_state: Mapping[str, Any] = {}
         """What the plugin's router lifespans yielded; merged into ``scope["state"]``."""
         self.on_change: Callable[[PluginMount], None] | None = None
@@ -45,12 +50,16 @@ class PluginMount:
         self.openapi_fragment: Any = None
         """What the schema remembers of this mount; dropped when the plugin adds routes."""
         self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
+        self.counts = RequestCounts()
+        """What its requests come to; the manager puts those of the plugin here, which generations share."""
         self._holder = holder
         self._routers = tuple(routers)
         self._stack = stack
         self._lock = threading.Lock()
         self._table: RouteTable | None = None
-        self._served: dict[int, Scope] = {}
+        self._served: set[Exchange] = set()
+        self.ends_streams = False
+        """The plugin leaves: event streams and WebSockets, also those still to come, are to end."""
         self._idle: anyio.Event | None = None
         self._watched: set[int] = set()
         self._is_fast = fastapi_internals.is_usable()
@@ -135,20 +144,30 @@ class PluginMount:
 
     async def serve(self, run: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request of this plugin: owned, counted, inside the plugin's middleware."""
-        key = id(scope)
-        self._served[key] = scope
+        started, counts = perf_counter(), self.counts
+        kind = HttpExchange if scope["type"] == "http" else WebSocketExchange
+        exchange = kind(self, scope, receive, send)
+        self._served.add(exchange)
         token = running.set(self._as_plugin)
         try:
             if self.lifespan_state:
                 self._merge_state(scope)
-            if self._stack is None:
-                await run(scope, receive, send)
-            else:
-                scope[_RUN_KEY] = run
-                await self._stack(scope, receive, send)
+            try:
+                if self._stack is None:
+                    await on_the_clock(run(scope, exchange.receive, exchange.send), counts)
+                else:
+                    scope[_RUN_KEY] = run
+                    await on_the_clock(self._stack(scope, exchange.receive, exchange.send), counts)
+            except LEFT:
+                if not exchange.is_ending:
+                    raise
+            if exchange.is_ending:
+                with suppress(OSError):  # its client has left meanwhile
+                    await exchange.finish()
         finally:
             running.reset(token)
-            del self._served[key]
+            self._served.discard(exchange)
+            exchange.count(counts, started)
             if self._idle is not None and not self._served:
                 self._idle.set()
                 self._idle = None
@@ -175,17 +194,36 @@ class PluginMount:
         """How many requests and WebSockets this mount is serving now."""
         return len(self._served)
 
-    async def drain(self, deadline: float) -> tuple[str, ...]:
-        """Wait until nothing is in flight, at most ``deadline`` seconds.
+    async def drain(self, deadline: float, *, end_streams: bool = False) -> tuple[str, ...]:
+        """Wait until nothing is in flight, at most ``deadline`` seconds; what still streams then is told to end.
+
+        With ``end_streams``, event streams and WebSockets are told at once: they have no end of their
+        own, and their clients come again. Other responses are never cut before the deadline, streamed
+        ones neither: half of one would look whole.
 
         Returns:
-            The requests that are still running then, like ``"GET /api/v1/game/map"``.
+            The requests that were not answered in full, like ``"GET /api/v1/game/map"``.
         """
+        if end_streams:
+            self.ends_streams = True
+            self._end(exchange for exchange in self._served if exchange.is_endless)
+        await self._wait_until_idle(deadline)
+        late = [exchange for exchange in self._served if exchange.is_open]
+        self._end(late)
+        if late:
+            await self._wait_until_idle(_GRACE)
+        cut = (exchange for exchange in late if exchange.is_open and not exchange.is_endless)
+        return tuple(exchange.name for exchange in self._served.union(cut))
+
+    def _end(self, exchanges: Iterable[Exchange]) -> None:
+        for exchange in tuple(exchanges):
+            exchange.end()
+
+    async def _wait_until_idle(self, limit: float) -> None:
         if self._served:
             idle = self._idle = self._idle or anyio.Event()
-            with anyio.move_on_after(deadline):
+            with anyio.move_on_after(limit):
                 await idle.wait()
-        return tuple(f"{scope.get('method', 'WEBSOCKET')} {scope['path']}" for scope in self._served.values())
 
     def __repr__(self) -> str:
         return f"PluginMount({self.plugin_id!r}, generation={self.owner.generation})"
