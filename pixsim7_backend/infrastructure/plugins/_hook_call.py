@@ -80,11 +80,13 @@ async def _run(owner: Owner, hook: Callable[..., Any]) -> Any:
 
 async def _end(owner: Owner, task: asyncio.Task[Any]) -> None:
     task.cancel()
-    await asyncio.wait({task}, timeout=_GRACE)
-    if not task.done():
-        owner.ledger.add_task(task)
-    elif not task.cancelled():
-        task.exception()  # seen, so that asyncio does not report it once more
+    try:
+        await asyncio.wait({task}, timeout=_GRACE)
+    finally:
+        if not task.done():
+            owner.ledger.add_task(task)
+        elif not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it once more
 
 
 def _translate(owner: Owner, name: str, error: BaseException) -> PluginHookError:

@@ -70,6 +70,11 @@ class PluginLifespan:
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise PluginHookError(plugin=self._owner.plugin, hook="lifespan", cause=error) from error
 
+    def cancel(self) -> None:
+        """Leave the lifespans at once, without waiting for it; from any thread."""
+        if self._task is not None and not (loop := self._task.get_loop()).is_closed():
+            loop.call_soon_threadsafe(self._task.cancel)
+
     async def _run(self) -> None:
         assert self._started is not None
         with running_as(self._owner, Entry.LIFESPAN):

@@ -19,6 +19,7 @@ from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
 from ._graph import nearest_name
 from ._hooks import HookBus, Subscription
+from ._interruption import to_the_end
 from ._inventory import Inventory
 from ._journal import Journal
 from ._ledger import LeakReport
@@ -82,6 +83,7 @@ class PluginManager:
             app, self._key, settings, discovery=discovery, desired=self.desired, reporter=reporter
         )
         self._lock = asyncio.Lock()
+        self._changer: asyncio.Task[Any] | None = None
         self._is_started = False
         self._release_tasks: Callable[[], None] | None = None
         self._route = PluginRoute.install(app, self._key)
@@ -199,6 +201,7 @@ class PluginManager:
             raise plan.held[record.id]
         return self._plugins.make_change(plan, asked=record.id)
 
+    @to_the_end
     async def enable(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
         """Enable one plugin, and with it what was held back only because of it; it stays so over restarts.
 
@@ -227,6 +230,7 @@ class PluginManager:
         self._plugins.records.touch(plugin_id)
         self.settings.checkpoint(f"stored {plugin_id}")
 
+    @to_the_end
     async def disable(
         self, plugin_id: str, *, cascade: bool = False, expected_version: int | None = None
     ) -> LeakReport:
@@ -261,6 +265,7 @@ class PluginManager:
             raise ReplacementRefusedError(plugin=record.id, stopped=change.stop, because=why)
         return change
 
+    @to_the_end
     async def reload(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
         """Replace a plugin's code by what is on disk now, with the plugins that import from it.
 
@@ -400,9 +405,15 @@ class PluginManager:
             self._attach()
             operation = _Operation()
             token = _operation.set(operation)
+            self._changer = asyncio.current_task()
             try:
                 with running_as_host(self._key):
                     yield
+            except asyncio.CancelledError:
+                with running_as_host(self._key):
+                    self._runner.mend(is_started=self._is_started)
+                raise
             finally:
+                self._changer = None
                 operation.is_over = True
                 _operation.reset(token)

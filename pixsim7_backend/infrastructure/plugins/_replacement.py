@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import ModuleType
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from ._dispatch import find_conflicts
 from ._generation import Generation
+from ._interruption import off_loop
 from ._inventory import Inventory
 from ._ledger import Stage
 from ._modules import forget, modules_of, put_back, read_files_anew, take_out
@@ -62,9 +62,9 @@ class Replacement:
         self.built.append(new)
         self._plugins.check_imports(candidate, new)
         new.built_on = {**new.built_on, **{each.plugin: each.owner for each in self.built if each is not new}}
-        await anyio.to_thread.run_sync(new.import_code)
+        await off_loop(new.import_code)
         new.load(old.hand_over())
-        await anyio.to_thread.run_sync(new.mount.compile)
+        await off_loop(new.mount.compile)
         await self._prepare(new)
         await new.enable()
 
@@ -98,8 +98,12 @@ class Replacement:
 
     async def _abandon(self) -> None:
         """Undo what was built, last first, and put the modules of the code in service back."""
-        for generation in reversed(self.built):
-            await generation.discard()
-        for package, modules in self._old_modules.items():
-            forget(modules_of(package))
-            put_back(modules)
+        try:
+            for generation in reversed(self.built):
+                await generation.discard()
+        finally:
+            for generation in reversed(self.built):
+                generation.unload()  # nothing is left to do, unless this was broken off
+            for package, modules in self._old_modules.items():
+                forget(modules_of(package))
+                put_back(modules)

@@ -6,20 +6,20 @@ import asyncio
 import functools
 from collections.abc import Sequence
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from ._change import Change
 from ._dispatch import PluginRoute
 from ._generation import Generation
 from ._hooks import HookBus
+from ._interruption import off_loop
 from ._inventory import Inventory
 from ._ledger import LeakReport
 from ._modules import put_back, read_files_anew, take_out
 from ._replacement import Replacement
 from ._reporter import Reporter
 from ._settings import PluginSettings
-from .errors import PluginDisabledError, PluginError, PluginHookError
+from .errors import InterruptedChangeError, PluginDisabledError, PluginError, PluginHookError
 from .events import PluginEvents
 from .states import PluginState
 
@@ -107,7 +107,7 @@ class Runner:
             return
         record = self._plugins.records[generation.plugin]
         try:
-            await anyio.to_thread.run_sync(functools.partial(self._settings.prepare, record, generation.source.path))
+            await off_loop(functools.partial(self._settings.prepare, record, generation.source.path))
         except PluginError:
             raise
         except Exception as error:  # the host's own code; what it raises concerns this plugin only
@@ -133,6 +133,30 @@ class Runner:
         self._reporter.disabled(record, report)
         await self._hooks.emit(PluginEvents.PLUGIN_DISABLED, plugin_id)
 
+    def mend(self, *, is_started: bool) -> None:
+        """Make what runs and what is recorded agree after a change was broken off, at once.
+
+        What was to stop is stopped, without waiting for anything; what was to start and did not is given up.
+        """
+        plugins = self._plugins
+        for plugin_id, generation in list(plugins.generations.items()):
+            if not generation.is_settled:
+                plugins.forget(plugin_id)
+        for plugin_id in plugins.make_plan().order:
+            record = plugins.records.get(plugin_id)
+            state = record.state if record else PluginState.DISCOVERED
+            is_lost = state is PluginState.LOADED and plugin_id not in plugins.generations
+            if is_lost or (is_started and state is not PluginState.ENABLED):
+                plugins.errors[plugin_id] = InterruptedChangeError(plugin=plugin_id)
+        plan = plugins.make_plan()
+        for plugin_id in reversed(plugins.ids_in(PluginState.ENABLED)):
+            if plugin_id not in plan.order:
+                reason = plan.held.get(plugin_id)
+                plugins.set(plugin_id, reason.state if reason else PluginState.REMOVED, reason)
+                plugins.forget(plugin_id)
+        plugins.adopt(plan)
+        self.publish()
+
     async def settle(self) -> None:
         """Wait until every replaced generation has finished and is forgotten."""
         while self._retiring:
@@ -155,6 +179,8 @@ class Runner:
         self._reached("built", change.replace[0])
         old = replacement.publish()
         self.publish()
+        for candidate in candidates:
+            self._plugins.accept(candidate)
         self._reached("replaced", change.replace[0])
         self._retire(old)
         for generation in replacement.built:
@@ -169,21 +195,33 @@ class Runner:
         task.add_done_callback(self._retiring.discard)
 
     async def _retire_all(self, old: Sequence[Generation]) -> None:
-        for generation in reversed(old):
-            report = await generation.disable()
-            self._reached("retired", generation.plugin)
-            generation.unload()
-            self.reports[generation.plugin] = report
-            self._reporter.retired(self._plugins.records[generation.plugin], report)
+        try:
+            for generation in reversed(old):
+                report = await generation.disable()
+                self._reached("retired", generation.plugin)
+                generation.unload()
+                self.reports[generation.plugin] = report
+                self._reporter.retired(self._plugins.records[generation.plugin], report)
+        finally:
+            for generation in old:
+                generation.unload()  # nothing is left to do, unless the loop ends
 
     async def _replace_stopped(self, change: Change) -> None:
         """Stop the old generations, start the new ones; when that fails, start the old ones again."""
+        old = [self._plugins.generations[each] for each in change.replace]
+        try:
+            await self._start_instead(old)
+        finally:
+            for generation in old:
+                if self._plugins.generations.get(generation.plugin) is not generation:
+                    generation.unload()
+
+    async def _start_instead(self, old: Sequence[Generation]) -> None:
         plugins = self._plugins
-        old = [plugins.generations[each] for each in change.replace]
         for generation in reversed(old):
             await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its replacement"))
             plugins.generations.pop(generation.plugin, None)
-        self._reached("stopped", change.replace[0])
+        self._reached("stopped", old[0].plugin)
         stash = [take_out(generation.source.package) for generation in old]
         for generation in old:
             read_files_anew(generation.source.path)
@@ -191,8 +229,6 @@ class Runner:
             await self.start(generation.plugin)
         error = next((plugins.errors[each.plugin] for each in old if each.plugin in plugins.errors), None)
         if error is None:
-            for generation in old:
-                generation.unload()
             return
         await self._give_back(old)
         for modules in stash:

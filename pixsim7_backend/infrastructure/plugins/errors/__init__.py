@@ -44,6 +44,7 @@ from .operating import (
     ConfigurationError,
     DependantsEnabledError,
     IllegalTransitionError,
+    InterruptedChangeError,
     PluginBusyError,
     PluginDirectoryError,
     PluginIdChangedError,
@@ -54,6 +55,7 @@ from .operating import (
 )
 from .settings import NoSettingsError, PluginSettingsError, SecretStorageError, SettingProblem
 from .starting import SafeModeError, SuspectedCrashError
+from .quarantine import QuarantinedError
 
 __all__ = [
     "AppWideRegistrationError",
@@ -70,6 +72,7 @@ __all__ = [
     "HookTimeoutError",
     "HostVersionError",
     "IllegalTransitionError",
+    "InterruptedChangeError",
     "InvalidManifestError",
     "LiveChangesRefusedError",
     "MissingDependencyError",
@@ -90,6 +93,7 @@ __all__ = [
     "PluginSettingsError",
     "PluginStartupError",
     "PortTakenError",
+    "QuarantinedError",
     "ReplacementRefusedError",
     "ResourceMissingError",
     "RouteConflictError",

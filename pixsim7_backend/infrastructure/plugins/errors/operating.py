@@ -68,6 +68,13 @@ class IllegalTransitionError(PluginError):
         )
 
 
+class InterruptedChangeError(PluginError):
+    """A change was broken off while this plugin was to be started; what it had begun is undone."""
+
+    def __init__(self, *, plugin: str) -> None:
+        super().__init__(f"a change was broken off before plugin {plugin!r} ran; enable it again", plugin=plugin)
+
+
 class PluginBusyError(PluginError):
     """A change was asked for by code that runs inside another change, which would wait for itself."""
 
