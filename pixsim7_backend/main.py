@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from pixsim7_backend import __version__, health
+from pixsim7_backend import __version__, health, operating
 from pixsim7_backend.curl_json import CurlJson
 from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source, upgrade
@@ -42,6 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.include_router(health.router)
+    app.include_router(operating.plugin_routes())
     install_problem_handlers(app)
     app.add_middleware(CurlJson)
     app.add_middleware(RequestIds)
@@ -72,7 +73,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             await plugin_manager.enable_all()
             app.state.readiness_checks = readiness_checks(settings, database, plugin_manager)
             try:
-                yield
+                async with operating.control_socket(plugin_manager, settings):
+                    yield
             finally:
                 await plugin_manager.disable_all()
     finally:

@@ -22,7 +22,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixsim7_backend.db.errors import ConflictError, DatabaseBusyError, UnstorableValueError
-from pixsim7_backend.infrastructure.plugins.errors import PluginError, PluginNotFoundError
+from pixsim7_backend.infrastructure.plugins.admin import problem_of
+from pixsim7_backend.infrastructure.plugins.errors import PluginError
 from pixsim7_backend.request_ids import current_request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -240,8 +241,8 @@ def _pointer(keys: Sequence[object]) -> str:
 
 async def _on_plugin_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PluginError)
-    status = 404 if isinstance(error, PluginNotFoundError) else 409
-    return problem_response(request, status, str(error), members={"plugin": error.plugin})
+    status, members = problem_of(error)
+    return problem_response(request, status, str(error), members=members)
 
 
 async def _on_integrity_error(request: Request, error: Exception) -> Response:

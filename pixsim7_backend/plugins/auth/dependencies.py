@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import HTTPConnection
 
-from pixsim7_backend.db import ReadOnlyDb
+from pixsim7_backend.db import ReadOnlyDb, database_of
 from pixsim7_backend.problems import Forbidden, Unauthorized
 
 from . import login_sessions
 from .login_sessions import Client, Login, UserIdentity
-from .runtime import Auth
+from .runtime import Auth, runtime_of
 from .tokens import InvalidTokenError
 
 # Relative, so that /docs finds it behind a proxy's path prefix too.
@@ -59,6 +60,22 @@ async def admin_user(user: CurrentUser) -> UserIdentity:
 
 
 AdminUser = Annotated[UserIdentity, Depends(admin_user)]
+
+
+async def authorize_admin(request: Request, token: str | None) -> UserIdentity:
+    """Return the admin whose token this is: :func:`admin_user` for the host, which depends on no plugin.
+
+    Provided under the port ``admin-guard``. Errors are those of :func:`admin_user`.
+    """
+    auth = await runtime_of(request)
+    database = database_of(request)
+
+    def find() -> Login:
+        with database.readonly_session() as db:
+            return current_login(token, auth, db)
+
+    login = await run_in_threadpool(find)
+    return await admin_user(login.user)
 
 
 def client_of(connection: HTTPConnection) -> Client:

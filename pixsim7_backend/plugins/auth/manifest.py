@@ -5,13 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from pixsim7_backend.db import DbSession, ReadOnlyDb, database_of
+from pixsim7_backend.infrastructure.plugins import ports
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 from pixsim7_backend.paging import Page, PageParams, paginate
 from pixsim7_backend.problems import NotFound
 from pixsim7_backend.storable import PathId
 
 from . import accounts, login_sessions, logins
-from .dependencies import CurrentLogin, CurrentUser, client_of
+from .dependencies import CurrentLogin, CurrentUser, authorize_admin, client_of
 from .login_sessions import Login
 from .models import LoginSession
 from .request_body import CREDENTIALS_BODY, PostedCredentials
@@ -34,8 +35,12 @@ router = APIRouter(prefix="/auth", tags=["auth"])
 
 
 def on_load(app: FastAPI) -> None:
-    """Read the settings and the signing secret; a weak secret outside debug keeps the server from starting."""
+    """Read the settings and the signing secret, and let the host ask who is an admin.
+
+    A weak secret outside debug keeps the server from starting.
+    """
     install_runtime(app)
+    ports.provide("admin-guard", authorize_admin)
 
 
 async def _no_store(response: Response) -> None:

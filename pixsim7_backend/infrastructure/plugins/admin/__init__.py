@@ -2,7 +2,7 @@
 
 ::
 
-    app.include_router(admin_router(guard=only_admins), prefix="/admin/plugins")
+    app.include_router(admin_router(guard=only_admins, prefix="/admin/plugins"))
 
     control = ControlServer(manager, data_dir / "control.sock")
     await control.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
@@ -49,7 +49,7 @@ _looking = APIRouter(route_class=ProblemRoute)
 _changing = APIRouter(route_class=ProblemRoute, responses=_problems(404, 409, 412))
 
 
-def admin_router(*, guard: Callable[..., Any], tags: tuple[str, ...] = ("plugins",)) -> APIRouter:
+def admin_router(*, guard: Callable[..., Any], prefix: str = "/admin/plugins", tags: Iterable[str] = ()) -> APIRouter:
     """Return the routes; every one of them asks ``guard`` first.
 
     The app that they are mounted in must have a plugin manager when they are called, not before. They
@@ -58,11 +58,12 @@ def admin_router(*, guard: Callable[..., Any], tags: tuple[str, ...] = ("plugins
 
     Args:
         guard: a dependency (a callable for ``Depends``) that raises unless the caller is an operator.
+        prefix: the path of the list; it begins with a slash.
         tags: of the routes, in the API's description.
     """
     router = APIRouter(dependencies=[Depends(guard)], tags=[*tags])
-    router.include_router(_looking)
-    router.include_router(_changing)
+    router.include_router(_looking, prefix=prefix)
+    router.include_router(_changing, prefix=prefix)
     return router
 
 
