@@ -39,6 +39,9 @@ class HandlerTimeoutError(TimeoutError):
     """A handler ran longer than handlers may."""
 
 
+FailureWatcher = Callable[[Owner | None, HandlerFailure], None]
+
+
 class Outcome(Sequence[Any]):
     """What the handlers of one emit returned, in registration order, and which of them failed."""
 
@@ -105,6 +108,7 @@ class HookBus:
         self._watchdog = _Watchdog(self)
         self._after_commit = AfterCommit(self.emit)
         self._lock = threading.Lock()
+        self._watchers: list[FailureWatcher] = []
 
     def register(self, event: str, handler: Handler) -> Subscription:
         """Call ``handler`` (sync or async) with the payload each time ``event`` is emitted.
@@ -216,11 +220,22 @@ class HookBus:
     def _overrun_error(self) -> HandlerTimeoutError:
         return HandlerTimeoutError(f"ran longer than {self.handler_timeout:g} s and was cancelled")
 
-    @staticmethod
-    def _failed(subscription: Subscription, error: BaseException) -> HandlerFailure:
+    def watch_failures(self, watcher: FailureWatcher) -> Callable[[], None]:
+        """Tell ``watcher`` of every handler that fails, with whose it is; return the undo."""
+        self._watchers.append(watcher)
+
+        def undo() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return undo
+
+    def _failed(self, subscription: Subscription, error: BaseException) -> HandlerFailure:
         plugin = subscription.owner.plugin if subscription.owner else None
         failure = HandlerFailure(plugin, describe_handler(subscription.handler), error)
         logger.error("Handler of %s failed: %s", subscription.event, failure, exc_info=error)
+        for tell in tuple(self._watchers):
+            tell(subscription.owner, failure)
         return failure
 
 

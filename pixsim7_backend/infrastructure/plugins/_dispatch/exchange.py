@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from pixsim7_backend.infrastructure.plugins._figures import RequestCounts
+from pixsim7_backend.infrastructure.plugins._ownership import Owner
 
 SERVICE_RESTART = 1012
 """The close code that tells a WebSocket client that it may connect again at once (IANA registry of RFC 6455)."""
@@ -26,6 +27,7 @@ _EVENT_STREAM = b"text/event-stream"
 class Leaving(Protocol):
     """Who serves the exchange, and whether what has no end of its own is to end now."""
 
+    owner: Owner
     ends_streams: bool
 
 
@@ -83,6 +85,12 @@ class Exchange:
         """End what was told to end, in the way its client understands."""
         raise NotImplementedError
 
+    def note_failure(self, error: Exception, counts: RequestCounts) -> None:
+        """The code that answers raised what nobody caught; that its client has left is not its fault."""
+        if not isinstance(error, LEFT):
+            self.failure = error
+            counts.note_fault(error, self._mount.owner.directory)
+
     def count(self, counts: RequestCounts, started: float) -> None:
         """It is over: add what it came to."""
         raise NotImplementedError
@@ -98,7 +106,7 @@ class Exchange:
                 return await reading
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if not (self.is_ending and reading.cancelled()) or (task is not None and task.cancelling()):
+                if not (self._was_told and reading.cancelled()) or (task is not None and task.cancelling()):
                     raise
             finally:
                 self._reading = None

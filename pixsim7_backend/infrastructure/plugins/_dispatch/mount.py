@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from time import perf_counter
+from types import CoroutineType
 from typing import Any
 
 import anyio
@@ -154,16 +155,21 @@ class PluginMount:
                 self._merge_state(scope)
             try:
                 if self._stack is None:
-                    await on_the_clock(run(scope, exchange.receive, exchange.send), counts)
+                    code = run(scope, exchange.receive, exchange.send)
                 else:
                     scope[_RUN_KEY] = run
-                    await on_the_clock(self._stack(scope, exchange.receive, exchange.send), counts)
+                    code = self._stack(scope, exchange.receive, exchange.send)
+                is_timed = self._is_fast and type(code) is CoroutineType
+                await (on_the_clock(code, counts) if is_timed else code)
             except LEFT:
                 if not exchange.is_ending:
                     raise
             if exchange.is_ending:
                 with suppress(OSError):  # its client has left meanwhile
                     await exchange.finish()
+        except Exception as error:
+            exchange.note_failure(error, counts)
+            raise
         finally:
             running.reset(token)
             self._served.discard(exchange)

@@ -53,9 +53,9 @@ from .operating import (
     PortTakenError,
     ReplacementRefusedError,
 )
+from .quarantine import QuarantinedError
 from .settings import NoSettingsError, PluginSettingsError, SecretStorageError, SettingProblem
 from .starting import SafeModeError, SuspectedCrashError
-from .quarantine import QuarantinedError
 
 __all__ = [
     "AppWideRegistrationError",
