@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ._change import Change
 from ._hooks import describe_handler
 from ._manager import PluginManager
 from .errors import DependantsEnabledError, PluginError, StateConflictError
 from .states import PluginState
+from .types import normalize_plugin_id
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +29,13 @@ class Terms:
 
 
 _NO_TERMS = Terms()
-#: Changes that are being carried out; the event loop alone would not keep their tasks alive.
-_under_way: set[asyncio.Task[Change]] = set()
 
 
 class Commands:
     """Answers an operator's questions about one manager's plugins, and carries out their changes.
 
-    A change that has begun is finished even when whoever asked for it goes away. All methods raise
-    PluginError: for a change it means that nothing was done, or that what was done is undone.
+    All methods raise PluginError: for a change it means that nothing was done, or that what was done is
+    undone.
     """
 
     def __init__(self, manager: PluginManager) -> None:
@@ -111,6 +110,29 @@ class Commands:
         manager = self._manager
         return await self._change("retry", plugin_id, terms, self._preview_retry, manager.retry)
 
+    # --- installing -------------------------------------------------------------------------------
+
+    async def refresh(self, folder: str) -> Json | None:
+        """Follow what happened to a plugin's folder; the answer is the plugin in it, None when there is none."""
+        record = await self._finished(self._manager.refresh(folder), f"refresh {folder}")
+        return self.plugin(record.id) if record else None
+
+    async def withdraw(self, plugin_id: str, *, cascade: bool = False) -> Json:
+        """Stop a plugin whose folder is about to go."""
+        record = await self._finished(self._manager.withdraw(plugin_id, cascade=cascade), f"withdraw {plugin_id}")
+        return self.plugin(record.id)
+
+    async def forget(self, plugin_id: str) -> None:
+        """Forget how a plugin was switched and configured."""
+        await self._finished(self._manager.desired.forget(normalize_plugin_id(plugin_id)), f"forget {plugin_id}")
+
+    async def _finished(self, act: Coroutine[Any, Any, T], name: str) -> T:
+        """Act in a task of its own, which the end of whoever waits does not cancel."""
+        task = asyncio.create_task(act, name=name)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
     def _preview_retry(self, plugin_id: str) -> Change:
         if self._manager.get(plugin_id).state is PluginState.ENABLED:
             return Change(plan=self._manager.plan())
@@ -126,10 +148,9 @@ class Commands:
     ) -> Json:
         plugin_id = self._manager.get(plugin_id).id
         version = self._require(plugin_id, terms.versions)
-        if terms.dry_run:
-            change = preview(plugin_id)
-        else:
-            change = await self._to_the_end(what, plugin_id, preview, functools.partial(act, expected_version=version))
+        change = preview(plugin_id)
+        if not terms.dry_run:
+            await self._noted(what, plugin_id, act(plugin_id, expected_version=version))
         return {
             "plugin": self.plugin(plugin_id),
             "change": change.to_json(),
@@ -147,25 +168,10 @@ class Commands:
             raise StateConflictError(plugin=plugin_id, expected=min(versions, default=0), found=found)
         return found
 
-    async def _to_the_end(
-        self,
-        what: str,
-        plugin_id: str,
-        preview: Callable[[str], Change],
-        act: Callable[[str], Awaitable[object]],
-    ) -> Change:
-        """Act in a task of its own, which the end of whoever waits does not cancel; return what was planned."""
-
-        async def carry_out() -> Change:
-            try:
-                change = preview(plugin_id)
-                await act(plugin_id)
-            except PluginError as error:
-                self._manager.journal.note("refused", plugin_id, f"{what}: {error}")
-                raise
-            return change
-
-        task = asyncio.create_task(carry_out(), name=f"{what} {plugin_id}")
-        _under_way.add(task)
-        task.add_done_callback(_under_way.discard)
-        return await asyncio.shield(task)
+    async def _noted(self, what: str, plugin_id: str, change: Awaitable[object]) -> None:
+        """Wait for a change; what refuses it is noted in the journal."""
+        try:
+            await change
+        except PluginError as error:
+            self._manager.journal.note("refused", plugin_id, f"{what}: {error}")
+            raise
