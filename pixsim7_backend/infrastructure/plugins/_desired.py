@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import anyio.to_thread
-
+from ._interruption import off_loop
 from ._store import DesiredState, StateStore
 from .errors import StateConflictError, StateUnavailableError
 from .records import PluginRecord
@@ -112,9 +110,11 @@ class Desired:
         """
         if self._trouble is not None:
             raise self._trouble
-        save = functools.partial(self._store.save, change(self.state), expected_version=self.state.version)
+        await off_loop(lambda: self._save(change(self.state)))
+
+    def _save(self, state: DesiredState) -> None:
         try:
-            self.state = await anyio.to_thread.run_sync(save)
+            self.state = self._store.save(state, expected_version=self.state.version)
         except StateConflictError:
-            self.state = await anyio.to_thread.run_sync(self._store.load)
+            self.state = self._store.load()
             raise
