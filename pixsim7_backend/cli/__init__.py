@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from pixsim7_backend import __version__
-from pixsim7_backend.cli import db, demo, doctor, plugins, plugins_bisect, plugins_new, serve, users
+from pixsim7_backend.cli import (
+    db,
+    demo,
+    doctor,
+    plugins,
+    plugins_bisect,
+    plugins_check,
+    plugins_install,
+    plugins_new,
+    serve,
+    users,
+)
 from pixsim7_backend.cli.output import CommandError, fail, say
 from pixsim7_backend.infrastructure.plugins.errors import ConfigurationError, PluginError
 from pixsim7_backend.settings import SettingsError
@@ -26,6 +37,10 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(plugins.app)
 plugins.app.command()(plugins_new.new)
+plugins.app.command()(plugins_install.add)
+plugins.app.command()(plugins_install.rollback)
+plugins.app.command()(plugins_install.remove)
+plugins.app.command()(plugins_check.check)
 plugins.app.command()(plugins_bisect.bisect)
 app.add_typer(db.app)
 app.command()(demo.demo)

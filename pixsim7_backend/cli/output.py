@@ -61,6 +61,13 @@ def _console(*, stderr: bool = False) -> Console:
     return console
 
 
+def print_lines(lines: Iterable[Text]) -> None:
+    """Print lines, coloured on a terminal; none is broken."""
+    console = _console()
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
 def show_progress(steps: Sequence[Step], title: str, *, is_shown: bool) -> Iterable[Step]:
     """Go through the steps; on a terminal with a bar on standard error, where it is wanted."""
     console = _console(stderr=True)

@@ -18,6 +18,7 @@ from pixsim7_backend.settings import Settings, load_settings
 
 def new(
     plugin_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the plugin, like my-feature.")],
+    *,
     into: Annotated[Path | None, typer.Option("--into", help="Directory for its folder; made when missing.")] = None,
     name: Annotated[str, typer.Option(help="What people read; default: the id in title case.")] = "",
     description: Annotated[str, typer.Option(help="One sentence on what it adds.")] = "",

@@ -123,8 +123,9 @@ def _literal(text: str) -> str:
 
 
 def _docstring(text: str) -> str:
-    safe = text.replace("\\", "\\\\").replace('"', "'").replace("\n", " ")
-    return f'"""{safe.rstrip(".")}."""'
+    safe = " ".join(text.replace('"', "'").split()).rstrip(".")
+    prefix = "r" if "\\" in safe else ""
+    return f'{prefix}"""{safe}."""'
 
 
 def write(plugin: NewPlugin, into: Path) -> Path:

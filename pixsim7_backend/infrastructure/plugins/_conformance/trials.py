@@ -1,0 +1,197 @@
+"""The trials of a plugin in a private app: it is brought up, asked, taken down, broken and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from pixsim7_backend.infrastructure.plugins import PluginError, PluginManager, PluginState
+from pixsim7_backend.infrastructure.plugins._openapi import fragment_of
+from pixsim7_backend.infrastructure.plugins.errors import HookTimeoutError, PluginHookError, UnhealthyPluginError
+
+from .schema import check_schema, paths_without_input
+from .stage import Cast, ConformanceHost, make_manager
+from .traces import Traces, left_behind, take_traces
+from .verdicts import Finding, warning
+
+_AT_ONCE = 8
+_ROUNDS = 3
+_PATIENCE = 5.0
+"""Seconds that an answer may take before it counts as a stream."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One plugin on trial; each method is one check and returns its findings.
+
+    In this order: ``load``, ``enable``, the others, ``close``.
+    """
+
+    cast: Cast
+    host: ConformanceHost
+    manager: PluginManager
+    client: httpx.AsyncClient
+    note: str = ""
+    before: Traces | None = None
+    error: PluginError | None = None
+    quiet_paths: list[str] = field(default_factory=list)
+    """Paths whose GET needs no input and ends at once."""
+
+    @classmethod
+    def begin(cls, cast: Cast, host: ConformanceHost) -> Trial:
+        manager = make_manager(cast, host)
+        transport = httpx.ASGITransport(app=manager.app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://plugins.test")
+        return cls(cast=cast, host=host, manager=manager, client=client)
+
+    @property
+    def plugin(self) -> str:
+        return self.cast.plugin.id
+
+    async def close(self) -> None:
+        """Stop everything; a second call does nothing more."""
+        await self.client.aclose()
+        await self.manager.disable_all()
+        self.manager.close()
+
+    # --- up ---------------------------------------------------------------------------------------
+
+    async def load(self) -> list[Finding]:
+        """Start what the plugin requires, then add the plugin, as a running server does."""
+        self.manager.load_all()
+        await self.manager.enable_all()
+        held = self.manager.plan().held
+        if held:
+            way = "put them right first"
+            return [Finding(what=f"what it requires does not run: {each}", way_out=way) for each in held.values()]
+        self.before = take_traces(self.manager)
+        try:
+            await self._start()
+        except PluginError as error:
+            self.error = error
+        return [Finding(what=str(self.error))] if self.error and not _is_of_enabling(self.error) else []
+
+    async def _start(self) -> None:
+        try:
+            await self.manager.refresh(self.cast.folder)
+        except PluginError as error:
+            if error.state is not PluginState.DISABLED:
+                raise
+            self.note = "its manifest says `enabled=False`; it was enabled for the trial"
+            await self.manager.enable(self.plugin)
+
+    async def enable(self) -> list[Finding]:
+        """Tell how its start ended."""
+        if self.error is not None:
+            return [Finding(what=str(self.error))]
+        if self.host.sign_in is not None:
+            self.client.headers.update(await self.host.sign_in(self.client))
+        return []
+
+    # --- while it serves ----------------------------------------------------------------------------
+
+    async def openapi(self) -> list[Finding]:
+        """Look at its part of the schema."""
+        generation = self.manager._plugins.generations[self.plugin]
+        fragment = fragment_of(self.manager.app, generation.mount)
+        paths = json.loads(b"{" + fragment.joined + b"}")
+        schemas = json.loads(b"{" + fragment.schemas + b"}")
+        self.quiet_paths = paths_without_input(paths)
+        tags = generation.code.manifest.tags or (self.plugin,)
+        self.note = f"paths: {len(paths)}, schemas: {len(schemas)}"
+        return check_schema(paths, schemas, tags=tags, qualifier=fragment.plugin)
+
+    async def requests(self) -> list[Finding]:
+        """Ask every path that needs no input, many times at once."""
+        found: dict[str, Finding] = {}
+        count = 0
+        for path in list(self.quiet_paths):
+            for _ in range(_ROUNDS):
+                answers = await asyncio.gather(*(self.ask(path) for _ in range(_AT_ONCE)))
+                count += len(answers)
+                found |= {answer.what: answer for answer in answers if answer is not None}
+                if answers[0] is not None:
+                    self.quiet_paths.remove(path)
+                    break
+        self.note = f"requests: {count}, paths without input: {len(self.quiet_paths)}"
+        return list(found.values())
+
+    async def ask(self, path: str) -> Finding | None:
+        """Send one request; return what was wrong with the answer."""
+        where = f"GET {path}"
+        try:
+            answer = await asyncio.wait_for(self.client.get(path), _PATIENCE)
+        except TimeoutError:
+            return warning(f"did not end within {_PATIENCE:g} s", where=where, way_out="streams are not tried further")
+        except Exception as error:  # noqa: BLE001 - whatever the plugin's endpoint raises is the finding
+            return Finding(what=f"{type(error).__name__}: {error}", where=f"{where}, {self._place(error)}")
+        if answer.status_code >= 500:
+            return Finding(what=f"answered {answer.status_code}: {answer.text[:200]}", where=where)
+        return None
+
+    def _place(self, error: BaseException) -> str:
+        directory = os.path.join(self.cast.folder, "")  # noqa: PTH118  # with the separator
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(directory)]
+        return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "outside the plugin"
+
+    # --- down ---------------------------------------------------------------------------------------
+
+    async def disable(self) -> list[Finding]:
+        """Disable it and look for what is left; enable it again."""
+        found = await self._stop()
+        try:
+            await self.manager.enable(self.plugin)
+        except PluginError as error:
+            found.append(Finding(what=f"it cannot be enabled a second time: {error}"))
+        return found
+
+    async def _stop(self) -> list[Finding]:
+        report = await self.manager.disable(self.plugin)
+        found = [Finding(what=str(leak), way_out="undo it in on_disable") for leak in report.leaks]
+        assert self.before is not None, "load comes first"
+        return found + left_behind(self.before, take_traces(self.manager))
+
+    async def failing_start(self) -> list[Finding]:
+        """Let its start fail after everything else has been done, and look for what is left."""
+        found = await self._stop()
+        if self.plugin not in self.manager._plugins.generations:
+            return found  # what it left was so bad that its code was given up: told already
+        try:
+            with self._unhealthy():
+                await self.manager.enable(self.plugin)
+        except UnhealthyPluginError:
+            self.note = "everything it had registered was undone"
+        except PluginError as error:
+            found.append(Finding(what=f"it failed otherwise than it was made to: {error}"))
+        assert self.before is not None, "load comes first"
+        found += left_behind(self.before, take_traces(self.manager))
+        try:
+            await self.manager.enable(self.plugin)
+        except PluginError as error:
+            found.append(Finding(what=f"after a start that failed it cannot be enabled any more: {error}"))
+        return found
+
+    @contextmanager
+    def _unhealthy(self) -> Iterator[None]:
+        """Let ``health()``, which is asked when everything else is done, say no."""
+        generation = self.manager._plugins.generations[self.plugin]
+        code = generation.code
+        generation._code = replace(code, health=lambda: False)
+        try:
+            yield
+        finally:
+            if generation._code is not None:  # it failed before its code was given up
+                generation._code = code
+
+
+def _is_of_enabling(error: PluginError) -> bool:
+    """Tell whether the plugin was loaded before this went wrong."""
+    is_hook = isinstance(error, (PluginHookError, HookTimeoutError))
+    return isinstance(error, UnhealthyPluginError) or (is_hook and error.fields["hook"] != "on_load")
