@@ -16,19 +16,25 @@ from typing import Literal
 from fastapi import FastAPI
 
 from . import ports
+from ._breaker import BreakerSettings
 from ._config import read_config
-from ._discovery import discover
+from ._discovery import discover, find_directory
+from ._figures import Latency, PluginFigures, Stall
 from ._hooks import HandlerFailure, HookBus, Outcome, Subscription
+from ._install_directory import finish_interrupted
 from ._ledger import Leak, LeakReport
 from ._manager import PluginManager
+from ._metrics import PluginMetrics
 from ._ownership import current_owner, running_as_host
 from ._plan import Plan
+from ._plugin_settings import Cipher, SettingsSources, SettingsView, plugin_settings
 from ._prepare import installed_prepare
 from ._reporter import LogReporter, Reporter
 from ._resources import ResourceCheck
 from ._settings import Checkpoint, PluginSettings, Prepare, no_checkpoint
 from ._startup_journal import StartupJournal
 from ._store import FILE_NAME, DesiredState, FileStateStore, StateStore
+from ._watch import watch_plugins
 from .errors import PluginError
 from .events import PluginEvents
 from .records import PluginRecord, PluginSource, SourceRank
@@ -36,6 +42,12 @@ from .states import PluginState
 from .types import PluginManifest, Requirement, normalize_plugin_id
 
 __all__ = [
+    "BreakerSettings",
+    "Latency",
+    "PluginFigures",
+    "PluginMetrics",
+    "Stall",
+    "Cipher",
     "DesiredState",
     "FileStateStore",
     "HandlerFailure",
@@ -56,6 +68,7 @@ __all__ = [
     "Reporter",
     "Requirement",
     "ResourceCheck",
+    "SettingsView",
     "SourceRank",
     "StartupJournal",
     "StateStore",
@@ -64,12 +77,16 @@ __all__ = [
     "init_plugin_manager",
     "normalize_plugin_id",
     "plugin_hooks",
+    "plugin_settings",
     "ports",
     "running_as_host",
+    "watch_plugins",
 ]
 
 plugin_hooks = HookBus()
 """The hook bus of this process: delivers to the app whose code is running, and to all where none is."""
+
+_BREAKER = BreakerSettings()
 
 
 def init_plugin_manager(
@@ -85,8 +102,11 @@ def init_plugin_manager(
     drain_timeout: float = 10.0,
     end_streams: bool = True,
     task_timeout: float = 5.0,
+    stall_threshold: float | None = 0.25,
+    breaker: BreakerSettings | None = _BREAKER,
     reporter: Reporter | None = None,
     store: StateStore | None = None,
+    cipher: Cipher | None = None,
     allow_live_changes: bool = True,
     safe_mode: bool = False,
     startup_journal: StartupJournal | None = None,
@@ -112,9 +132,13 @@ def init_plugin_manager(
         end_streams: whether event streams and WebSockets of a plugin that is replaced or disabled are told to
             end at once, or only after ``drain_timeout``.
         task_timeout: seconds that disabling waits for cancelled tasks.
+        stall_threshold: seconds for which the event loop may stand still before the log names who blocks
+            it; None: it is not watched.
+        breaker: when a plugin is quarantined; None: never.
         reporter: is told of progress; default: the log.
         store: keeps what is switched and configured at run time; default: the file ``plugin-state.json``
             in the directory that ``DATA_DIR`` names, else in ``./data``.
+        cipher: encrypts the plugins' secret settings for storage; without one they are not stored.
         allow_live_changes: False where several processes serve the app; changes are refused then.
         safe_mode: start only what the required first-party plugins need; problems abort nothing then.
         startup_journal: remembers which plugin a start died in, so that the next one goes without it.
@@ -135,6 +159,11 @@ def init_plugin_manager(
         drain_timeout=drain_timeout,
         end_streams=end_streams,
         task_timeout=task_timeout,
+        stall_threshold=stall_threshold,
+        breaker=breaker,
+        sources=SettingsSources(
+            config=config.plugins, config_file=config.file, environ=dict(os.environ), cipher=cipher
+        ),
         allow_live_changes=allow_live_changes,
         safe_mode=safe_mode,
         startup_journal=startup_journal or StartupJournal(),
@@ -143,7 +172,9 @@ def init_plugin_manager(
     former = getattr(app.state, "plugin_manager", None)
     if isinstance(former, PluginManager):
         former.close()
-    discovery = discover([directory, *more_directories])
+    directories = [directory, *more_directories]
+    finish_interrupted(map(find_directory, directories))
+    discovery = discover(directories)
     manager = PluginManager(
         app,
         discovery,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +31,9 @@ class PluginConfig:
     on_plugin_error: Literal["tolerate", "strict"] | None = None
     redis_url: str = ""
     data_dir: str = ""
+    plugins: Mapping[str, Any] = field(default_factory=dict)
+    """The section of each plugin's own settings, by normalised id."""
+    file: str = "config.yaml"
 
 
 def read_config(environ: Mapping[str, str], directory: Path) -> PluginConfig:
@@ -57,6 +60,8 @@ def read_config(environ: Mapping[str, str], directory: Path) -> PluginConfig:
         on_plugin_error=_policy(*found.get("ON_PLUGIN_ERROR", (None, ""))),
         redis_url=_text("REDIS_URL", *found.get("REDIS_URL", (None, ""))),
         data_dir=_text("DATA_DIR", *found.get("DATA_DIR", (None, ""))),
+        plugins=_sections(sources[0][1].get("PLUGINS"), str(file)),
+        file=file.name if file.parent == directory else str(file),
     )
 
 
@@ -138,6 +143,15 @@ def _policy(value: Any, source: str) -> Literal["tolerate", "strict"] | None:
         problem = f"ON_PLUGIN_ERROR is {value!r}; it is either 'tolerate' or 'strict'"
         raise ConfigurationError(source=source, problem=problem)
     return cast(Literal["tolerate", "strict"], policy) if policy else None
+
+
+def _sections(value: Any, source: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        problem = f"`plugins` is {value!r}; write it like `plugins: {{game-quests: {{reward: 3}}}}`"
+        raise ConfigurationError(source=source, problem=problem)
+    return {normalize_plugin_id(str(plugin)): section for plugin, section in value.items()}
 
 
 def _text(name: str, value: Any, source: str) -> str:

@@ -17,6 +17,7 @@ from ._lifespan import PluginLifespan
 from ._loader import PluginCode, load_code
 from ._modules import drop_caches, forget, modules_of
 from ._ownership import AppKey, Entry, Owner, running_as
+from ._plugin_settings import SettingsBook
 from ._registrations import recording
 from ._settings import PluginSettings
 from .errors import PluginError, UnhealthyPluginError
@@ -32,7 +33,15 @@ class Generation:
     """
 
     def __init__(
-        self, app: FastAPI, key: AppKey, settings: PluginSettings, *, plugin: str, source: PluginSource, number: int
+        self,
+        app: FastAPI,
+        key: AppKey,
+        settings: PluginSettings,
+        *,
+        book: SettingsBook,
+        plugin: str,
+        source: PluginSource,
+        number: int,
     ) -> None:
         self.plugin = plugin
         self.source = source
@@ -44,6 +53,7 @@ class Generation:
         """The plugins that its source imports."""
         self._app = app
         self._settings = settings
+        self._book = book
         self._code: PluginCode | None = None
         self._modules: Mapping[str, Any] = {}
         self._mount: PluginMount | None = None
@@ -102,13 +112,25 @@ class Generation:
             raise
 
     def _set_up(self, state: Any = None) -> None:
-        """Run ``on_load``; again after a disable, since that undid what it had registered."""
+        """Read its settings and run ``on_load``; again after a disable, since that undid what it had registered."""
+        self.configure()
         on_load = self.code.on_load
         if on_load is not None:
             arguments = (self._app, state) if _takes_state(on_load) else (self._app,)
             with recording(self._app, self.owner):
                 call_sync_hook(self.owner, "on_load", on_load, *arguments, limit=self._settings.hook_timeout)
         self._is_set_up = True
+
+    def configure(self) -> None:
+        """Read its settings and put them in force; on any error those in force stay."""
+        model, owner = self.code.settings_model, self.owner
+        if model is None:
+            return
+        with running_as(owner, Entry.HOOK):
+            owner.settings.current = self._book.resolve(self.plugin, model)
+        if owner.app.settings.get(model) is not owner.settings:
+            owner.app.settings[model] = owner.settings
+            owner.ledger.add_release("settings", model.__name__, lambda: owner.app.settings.pop(model, None))
 
     def hand_over(self) -> Any:
         """Return what ``on_unload`` gives to the next generation, None without that hook."""

@@ -21,6 +21,7 @@ from ._generation import Generation
 from ._ownership import AppKey
 from ._plan import Candidate, Plan
 from ._planning import plan_here
+from ._plugin_settings import SettingsBook
 from ._records import Records
 from ._reporter import Reporter
 from ._safe_mode import held_in_safe_mode
@@ -56,6 +57,7 @@ class Inventory:
         self.found: dict[Path, Candidate] = {each.source.path: each for each in discovery.candidates}
         self.errors: dict[str, PluginError] = {}
         self.desired = desired
+        self.book = SettingsBook(settings.sources, desired.stored)
         self.plan = self.make_plan()
         self.records = Records(start=time.time_ns() // 1_000_000)
         self.generations: dict[str, Generation] = {}
@@ -230,7 +232,13 @@ class Inventory:
         record = self.records.get(candidate.id)
         number = record.generation + 1 if record else 1
         return Generation(
-            self._app, self._key, self._settings, plugin=candidate.id, source=candidate.source, number=number
+            self._app,
+            self._key,
+            self._settings,
+            book=self.book,
+            plugin=candidate.id,
+            source=candidate.source,
+            number=number,
         )
 
     def check_imports(self, candidate: Candidate, generation: Generation) -> None:

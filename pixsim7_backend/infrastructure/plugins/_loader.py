@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.middleware import Middleware
 
 from ._manifest_source import check_complete, explain_problems
@@ -38,6 +38,7 @@ class PluginCode:
     health: Callable[[], Any] | None = None
     middleware: tuple[Middleware, ...] = ()
     exception_handlers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
+    settings_model: type[BaseModel] | None = None
 
 
 def load_code(source: PluginSource, plugin: str) -> PluginCode:
@@ -115,6 +116,7 @@ class _Exports:
             health=self._health(routers),
             middleware=self._middleware(),
             exception_handlers=self._exception_handlers(),
+            settings_model=self._settings_model(),
         )
 
     def _find(self, name: str) -> Any:
@@ -175,6 +177,14 @@ class _Exports:
         if inspect.iscoroutinefunction(hook):
             raise AsyncHookError(plugin=self._plugin, hook=name)
         return hook
+
+    def _settings_model(self) -> type[BaseModel] | None:
+        found = self._find("settings_model")
+        if found is None:
+            return None
+        if not isinstance(found, type) or not issubclass(found, BaseModel):
+            raise self._wrong("settings_model", "a class derived from pydantic.BaseModel", found)
+        return found
 
     def _middleware(self) -> tuple[Middleware, ...]:
         found = self._find("middleware")

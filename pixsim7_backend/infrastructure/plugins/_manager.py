@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from ._change import Change
+from ._configuring import Configurator, SettingsChange
 from ._desired import Desired, Wish, explain, wish_of
 from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
@@ -23,19 +24,23 @@ from ._interruption import to_the_end
 from ._inventory import Inventory
 from ._journal import Journal
 from ._ledger import LeakReport
+from ._metrics import PluginMetrics
 from ._ownership import AppKey, running_as_host
 from ._plan import Plan
+from ._plugin_settings import SettingsView
 from ._registrations import own_state
 from ._reporter import Reporter
 from ._runner import Runner
 from ._settings import PluginSettings
 from ._store import StateStore
+from ._supervision import Supervision
 from ._tasks import own_tasks
 from .errors import (
     DependantsEnabledError,
     LiveChangesRefusedError,
     PluginBusyError,
     PluginDisabledError,
+    PluginError,
     PluginNotFoundError,
     PluginStartupError,
     ReplacementRefusedError,
@@ -75,6 +80,10 @@ class PluginManager:
     ) -> None:
         self.app = app
         self.settings = settings
+        self.directories = discovery.directories
+        """Where plugins are looked for, beside installed packages."""
+        self.reload_errors: dict[str, PluginError] = {}
+        """Why the code on disk is not the code that serves, by plugin; what is mended is gone from here."""
         self._hooks = hooks
         self._key = AppKey(app.title)
         self.journal = reporter = Journal(reporter)
@@ -87,7 +96,20 @@ class PluginManager:
         self._is_started = False
         self._release_tasks: Callable[[], None] | None = None
         self._route = PluginRoute.install(app, self._key)
-        self._runner = Runner(app, self._plugins, self._route, settings, hooks=hooks, reporter=reporter)
+        self.metrics = PluginMetrics(self._plugins, self._key, hooks)
+        self._configurator = Configurator(self._plugins)
+        self._runner = Runner(
+            app, self._plugins, self._route, settings, metrics=self.metrics, hooks=hooks, reporter=reporter
+        )
+        self._supervision = Supervision(
+            self.metrics,
+            self._plugins,
+            self._runner,
+            settings,
+            hooks=hooks,
+            change=self._change,
+            is_started=lambda: self._is_started,
+        )
         own_state(app)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -287,7 +309,13 @@ class PluginManager:
                 self._plugins.forget(record.id)
             self._plugins.accept(change.plan.candidates[record.id])
             await self._runner.apply(change, start=self._is_started)
-            return self._plugins.require(record.id, PluginState.ENABLED)
+            return self._mended(record.id, *change.replace)
+
+    def _mended(self, plugin_id: str, *more: str) -> PluginRecord:
+        record = self._plugins.require(plugin_id, PluginState.ENABLED)
+        for each in (plugin_id, *more):
+            self.reload_errors.pop(each, None)
+        return record
 
     async def retry(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
         """Give a plugin that failed, was quarantined or blocked another chance; errors as :meth:`reload`.
@@ -317,14 +345,27 @@ class PluginManager:
                 return await self._remove(known)
             return await self._add(path)
 
-    async def _remove(self, record: PluginRecord) -> PluginRecord:
+    async def withdraw(self, plugin_id: str, *, cascade: bool = False) -> PluginRecord:
+        """Stop a plugin whose folder is about to go, and treat it as gone until :meth:`refresh` finds it again.
+
+        Raises:
+            PluginNotFoundError: there is no such plugin.
+            DependantsEnabledError: enabled plugins need it, and ``cascade`` is not set.
+        """
+        record = self.get(plugin_id)
+        async with self._live_change(record.id):
+            return await self._remove(self.get(record.id), cascade=cascade)
+
+    async def _remove(self, record: PluginRecord, *, cascade: bool = False) -> PluginRecord:
         found = {path: each for path, each in self._plugins.found.items() if path != record.source.path}
         change = self._plugins.make_change(self._plugins.make_plan(found), asked=record.id)
         dependants = [each for each in change.stop if each != record.id]
-        if dependants:
+        if dependants and not cascade:
             raise DependantsEnabledError(plugin=record.id, dependants=dependants)
         self._plugins.found.pop(record.source.path, None)
         await self._runner.apply(change, start=self._is_started)
+        self.metrics.forget(record.id)
+        self.reload_errors.pop(record.id, None)
         return self._plugins.mark_removed(record.id)
 
     async def _add(self, path: Path) -> PluginRecord | None:
@@ -335,7 +376,59 @@ class PluginManager:
         self._plugins.errors.pop(candidate.id, None)
         plan = self._plugins.learn_manifests(self._plugins.make_plan())
         await self._runner.apply(self._plugins.make_change(plan, asked=candidate.id), start=self._is_started)
-        return self._plugins.require(candidate.id, PluginState.ENABLED)
+        return self._mended(candidate.id)
+
+    # --- configuring ------------------------------------------------------------------------------
+
+    def view_settings(self, plugin_id: str) -> SettingsView:
+        """Return a plugin's settings, their JSON schema and sources; secrets are masked.
+
+        Raises:
+            PluginNotFoundError: there is no such plugin.
+            NoSettingsError: it has no settings, or they are not known since it was never imported.
+        """
+        return self._configurator.view(self.get(plugin_id))
+
+    def settings_schema(self, plugin_id: str) -> dict[str, Any]:
+        """Return the JSON schema of a plugin's settings, for forms; errors as :meth:`view_settings`."""
+        return dict(self.view_settings(plugin_id).schema)
+
+    async def preview_settings(self, plugin_id: str, patch: Mapping[str, Any]) -> SettingsChange:
+        """Return what :meth:`change_settings` would do; the errors are the same."""
+        async with self._change():
+            return await self._configurator.work_out(self.get(plugin_id), patch)
+
+    async def change_settings(
+        self, plugin_id: str, patch: Mapping[str, Any], *, expected_version: int | None = None
+    ) -> SettingsView:
+        """Change a plugin's stored settings by a merge patch (RFC 7386); they are in force at once, and stay so.
+
+        None removes a stored value, so that the configuration counts again. A plugin that only its
+        settings held back is started. ``plugin:settings_changed`` follows when they have taken effect.
+
+        Raises:
+            PluginNotFoundError: there is no such plugin.
+            NoSettingsError: it has no settings, or they are not known since it was never imported.
+            PluginSettingsError: the new settings would not be valid; those in force stay.
+            SecretStorageError: a secret cannot be stored.
+            StateConflictError: as :meth:`enable`.
+            PluginError: it was started with them, which failed.
+        """
+        async with self._live_change(plugin_id, expected_version):
+            record = self.get(plugin_id)
+            change = await self._configurator.work_out(record, patch)
+            if change.is_empty:
+                return self.view_settings(record.id)
+            await self.desired.configure(record.id, change.stored)
+            self._plugins.records.touch(record.id)
+            self.settings.checkpoint(f"stored {record.id}")
+            self._configurator.take_effect(change)
+            if change.starts:
+                plan = self._plugins.make_plan()
+                await self._runner.apply(self._plugins.make_change(plan, asked=record.id), start=self._is_started)
+                self._plugins.require(record.id, PluginState.ENABLED)
+            await self._hooks.emit(PluginEvents.PLUGIN_SETTINGS_CHANGED, record.id)
+            return self.view_settings(record.id)
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -351,10 +444,11 @@ class PluginManager:
         self._is_started = False
         for plugin_id in reversed(self._plugins.ids_in(PluginState.ENABLED)):
             await self._runner.stop(plugin_id, PluginDisabledError(plugin=plugin_id, by="shutdown"))
-        await self.settle()
+        await self._runner.settle()
 
     async def settle(self) -> None:
-        """Wait until every replaced generation has finished and is forgotten."""
+        """Wait until every replaced generation is forgotten, and what a breaker decided is done."""
+        await self._supervision.settle()
         await self._runner.settle()
 
     # --- the app ----------------------------------------------------------------------------------
@@ -378,9 +472,11 @@ class PluginManager:
         if self._release_tasks is None:
             self._key.loop = asyncio.get_running_loop()
             self._release_tasks = own_tasks(self._key.loop)
+            self._supervision.start()
 
     def _detach(self) -> None:
         if self._release_tasks is not None:
+            self._supervision.stop()
             self._release_tasks()
             self._release_tasks = None
             self._key.loop = None

@@ -25,15 +25,24 @@ class Entry(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
+class SettingsCell:
+    """The settings in force of one generation; None where it has no settings."""
+
+    current: Any = None
+
+
+@dataclass(slots=True, eq=False)
 class AppKey:
     """Stands for one app wherever things are told apart by app.
 
-    ``loop`` is the one it serves on; ``ports`` is what its plugins provide to one another, each with its provider.
+    ``loop`` is the one it serves on; ``ports`` is what its plugins provide to one another, each with its provider;
+    ``settings`` are those in force, by the model that they are of.
     """
 
     name: str = "app"
     loop: asyncio.AbstractEventLoop | None = None
     ports: dict[str, tuple[Owner | None, Any]] = field(default_factory=dict)
+    settings: dict[type, SettingsCell] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +59,7 @@ class Owner:
     package: str
     directory: str
     ledger: Ledger = field(default_factory=Ledger)
+    settings: SettingsCell = field(default_factory=SettingsCell)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

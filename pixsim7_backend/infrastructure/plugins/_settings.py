@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ._breaker import BreakerSettings
+from ._plugin_settings import SettingsSources
 from ._resources import ResourceCheck
 from ._startup_journal import StartupJournal
 from .records import PluginRecord
@@ -33,6 +35,8 @@ class PluginSettings:
     resources: Mapping[str, ResourceCheck] = field(default_factory=dict)
     """The host's own checks of ``"db"`` and ``"redis"``."""
     prepare: Prepare | None = None
+    sources: SettingsSources = field(default_factory=SettingsSources)
+    """Where the plugins' own settings come from."""
     allow_live_changes: bool = True
     """False where several processes serve the same app: a change would reach one of them only."""
     hook_timeout: float = 10.0
@@ -43,6 +47,10 @@ class PluginSettings:
     """Whether event streams and WebSockets are told to end at once, or only at ``drain_timeout``."""
     task_timeout: float = 5.0
     """How long disabling waits for the plugin's cancelled tasks."""
+    stall_threshold: float | None = 0.25
+    """How long the event loop may stand still before it is said who blocks it; None: it is not watched."""
+    breaker: BreakerSettings | None = BreakerSettings()
+    """When a plugin is quarantined; None: never."""
     safe_mode: bool = False
     """Start only what the required first-party plugins need."""
     startup_journal: StartupJournal = field(default_factory=StartupJournal)

@@ -15,6 +15,7 @@ class PluginEvents(StrEnum):
     PLUGIN_LOADED = "plugin:loaded"  # plugin_id: str
     PLUGIN_ENABLED = "plugin:enabled"  # plugin_id: str
     PLUGIN_DISABLED = "plugin:disabled"  # plugin_id: str
+    PLUGIN_SETTINGS_CHANGED = "plugin:settings_changed"  # plugin_id: str, after the new ones took effect
 
     # Game events
     SESSION_CREATED = "session:created"  # session_id: int
@@ -33,6 +34,7 @@ LIFECYCLE_EVENTS = frozenset(
         PluginEvents.PLUGIN_LOADED,
         PluginEvents.PLUGIN_ENABLED,
         PluginEvents.PLUGIN_DISABLED,
+        PluginEvents.PLUGIN_SETTINGS_CHANGED,
         PluginEvents.APP_STARTUP,
         PluginEvents.APP_SHUTDOWN,
     }

@@ -1,0 +1,112 @@
+"""Change a plugin's settings while it runs: what would be in force is known to be right before anything is stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.to_thread
+from pydantic import BaseModel
+
+from ._generation import Generation
+from ._inventory import Inventory
+from ._ownership import Entry, running_as
+from ._plugin_settings import SettingsView
+from .errors import NoSettingsError, PluginError, PluginSettingsError, SecretStorageError
+from .records import PluginRecord
+from .states import PluginState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChange:
+    """What a change of settings does, as a value that can be shown before it is done."""
+
+    plugin: str
+    stored: Mapping[str, Any]
+    """What will be stored, its secrets encrypted."""
+    value: BaseModel = field(repr=False)
+    """What will be in force."""
+    is_empty: bool
+    """Nothing that is stored changes."""
+    starts: bool
+    """The plugin was held back by its settings, and may start now."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the change as JSON-able values, without the settings themselves."""
+        return {"plugin": self.plugin, "is_empty": self.is_empty, "starts": self.starts}
+
+
+class Configurator:
+    """Works out changes of settings for the plugins of one app."""
+
+    def __init__(self, plugins: Inventory) -> None:
+        self._plugins = plugins
+
+    def view(self, record: PluginRecord) -> SettingsView:
+        """Return a plugin's settings as an operator may see them.
+
+        Raises:
+            NoSettingsError: it has none, or they were never read.
+        """
+        view = self._plugins.book.find_view(record.id)
+        if view is None:
+            raise self._no_settings(record)
+        return view
+
+    async def work_out(self, record: PluginRecord, patch: Mapping[str, Any]) -> SettingsChange:
+        """Return the change that ``patch`` makes; nothing is changed by that.
+
+        Raises:
+            NoSettingsError: the plugin has no settings, or they are not known since it was never imported.
+            PluginSettingsError: the new settings would not be valid.
+            SecretStorageError: a secret cannot be stored.
+            PluginError: its code had to be imported to know its settings, which failed.
+        """
+        async with self._imported(record) as generation:
+            model = generation.code.settings_model
+            if model is None:
+                raise self._no_settings(record)
+            with running_as(generation.owner, Entry.HOOK):
+                stored = self._plugins.book.patched(record.id, model, patch)
+                value = self._plugins.book.resolve(record.id, model, stored)
+        is_empty = not patch or stored == self._plugins.desired.stored(record.id)
+        return SettingsChange(
+            plugin=record.id, stored=stored, value=value, is_empty=is_empty, starts=self._is_held_by_settings(record)
+        )
+
+    @asynccontextmanager
+    async def _imported(self, record: PluginRecord) -> AsyncIterator[Generation]:
+        """Give the plugin's code: that in memory, else one that is imported for this and forgotten again."""
+        generation = self._plugins.generations.get(record.id)
+        if generation is not None:
+            yield generation
+            return
+        if record.state in (PluginState.DISABLED, PluginState.REMOVED):
+            raise self._no_settings(record)
+        generation = self._plugins.new_generation(self._plugins.plan.candidates[record.id])
+        try:
+            await anyio.to_thread.run_sync(generation.import_code)
+            yield generation
+        finally:
+            generation.unload()
+
+    def take_effect(self, change: SettingsChange) -> None:
+        """Put new settings in force, and look at them anew, for the views; a plugin that they held back may start."""
+        generation = self._plugins.generations.get(change.plugin)
+        if generation is not None:
+            generation.configure()
+        elif change.starts:
+            self._plugins.errors.pop(change.plugin, None)
+
+    def _is_held_by_settings(self, record: PluginRecord) -> bool:
+        error: PluginError | None = self._plugins.errors.get(record.id)
+        return isinstance(error, (PluginSettingsError, SecretStorageError))
+
+    def _no_settings(self, record: PluginRecord) -> NoSettingsError:
+        if record.id in self._plugins.generations:
+            problem = "has no settings; it exports no `settings_model`"
+        else:
+            problem = f"is {record.state}, so its settings are not known; enable it first"
+        return NoSettingsError(plugin=record.id, problem=problem)
