@@ -51,6 +51,8 @@ class Discovery:
     """What was found: directories first, in the order given, each by folder; then entry points by name."""
 
     candidates: tuple[Candidate, ...] = ()
+    directories: tuple[Path, ...] = ()
+    """The directories, as the candidates' paths begin."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -79,7 +81,10 @@ def discover(
         path = find_directory(directory)
         paths.setdefault(os.path.realpath(path), path)
     candidates = [each for path in paths.values() for each in discover_directory(path, rank=rank)]
-    return Discovery(candidates=(*candidates, *discover_entry_points(entry_points)))
+    return Discovery(
+        candidates=(*candidates, *discover_entry_points(entry_points)),
+        directories=tuple(_place(path)[1] for path in paths.values()),
+    )
 
 
 def find_directory(directory: str | os.PathLike[str], *, installation: Path = INSTALLATION) -> Path:
@@ -113,7 +118,7 @@ def discover_directory(directory: Path, *, rank: SourceRank = SourceRank.FIRST_P
         names = sorted(entry.name for entry in os.scandir(directory) if _is_searched(entry))
     except OSError as error:
         raise PluginDirectoryError(directory=str(directory), searched=[directory]) from error
-    parent, path = _find_importable(directory) or (_synthetic_name(directory), directory)
+    parent, path = _place(directory)
     sources = (PluginSource(folder=name, path=path / name, package=f"{parent}.{name}", rank=rank) for name in names)
     return [_folder_candidate(source) for source in sources if _is_plugin(source)]
 
@@ -203,6 +208,11 @@ def _mismatch(source: PluginSource, plugin: str) -> tuple[str, ...]:
 
 
 # --- names under which code is imported -----------------------------------------------------------
+
+
+def _place(directory: Path) -> tuple[str, Path]:
+    """Return the name of the package whose children the plugins of a directory are, and its path as they see it."""
+    return _find_importable(directory) or (_synthetic_name(directory), directory)
 
 
 def _find_importable(directory: Path) -> tuple[str, Path] | None:
