@@ -70,6 +70,20 @@ class Settings(BaseSettings):
     """Further directories with plugins, separated by commas."""
     hook_timeout: float = Field(default=10.0, gt=0, examples=["10"])
     """Seconds that ``on_load``, ``on_enable`` and ``on_disable`` of a plugin may take each."""
+    reload_plugins: bool = Field(default=False, examples=["true"])
+    """Watch the plugin directories and replace plugins as their files change."""
+    reload_migrations: bool = Field(default=False, examples=["true"])
+    """Let a plugin that is replaced or added while the server runs migrate its tables; else it is refused."""
+    install_max_bytes: int = Field(default=64 * 1024 * 1024, gt=0, examples=["67108864"])
+    """Size of a plugin that may be installed, all files together."""
+    install_max_file_bytes: int = Field(default=16 * 1024 * 1024, gt=0, examples=["16777216"])
+    """Size of one file of it."""
+    install_max_files: int = Field(default=4000, gt=0, examples=["4000"])
+    """Files and folders in it."""
+    install_max_ratio: int = Field(default=100, gt=0, examples=["100"])
+    """How many times the size of its archive it may unpack to."""
+    install_max_depth: int = Field(default=16, gt=0, examples=["16"])
+    """How deep its folders may be nested."""
     safe_mode: bool = Field(default=False, examples=["true"])
     """Start the required plugins only, and what they need."""
     remember_crashes: bool = Field(default=True, examples=["false"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ._change import Change
 from ._hooks import describe_handler
@@ -15,7 +15,6 @@ from .states import PluginState
 from .types import normalize_plugin_id
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,24 +113,17 @@ class Commands:
 
     async def refresh(self, folder: str) -> Json | None:
         """Follow what happened to a plugin's folder; the answer is the plugin in it, None when there is none."""
-        record = await self._finished(self._manager.refresh(folder), f"refresh {folder}")
+        record = await self._manager.refresh(folder)
         return self.plugin(record.id) if record else None
 
     async def withdraw(self, plugin_id: str, *, cascade: bool = False) -> Json:
         """Stop a plugin whose folder is about to go."""
-        record = await self._finished(self._manager.withdraw(plugin_id, cascade=cascade), f"withdraw {plugin_id}")
+        record = await self._manager.withdraw(plugin_id, cascade=cascade)
         return self.plugin(record.id)
 
     async def forget(self, plugin_id: str) -> None:
         """Forget how a plugin was switched and configured."""
-        await self._finished(self._manager.desired.forget(normalize_plugin_id(plugin_id)), f"forget {plugin_id}")
-
-    async def _finished(self, act: Coroutine[Any, Any, T], name: str) -> T:
-        """Act in a task of its own, which the end of whoever waits does not cancel."""
-        task = asyncio.create_task(act, name=name)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        await self._manager.desired.forget(normalize_plugin_id(plugin_id))
 
     def _preview_retry(self, plugin_id: str) -> Change:
         if self._manager.get(plugin_id).state is PluginState.ENABLED:

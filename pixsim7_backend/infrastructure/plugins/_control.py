@@ -38,7 +38,20 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: Literal["list", "get", "plan", "events", "leaks", "enable", "disable", "reload", "retry"]
+    command: Literal[
+        "list",
+        "get",
+        "plan",
+        "events",
+        "leaks",
+        "enable",
+        "disable",
+        "reload",
+        "retry",
+        "refresh",
+        "withdraw",
+        "forget",
+    ]
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     dry_run: bool = False
     cascade: bool = False
@@ -46,6 +59,14 @@ class Request(BaseModel):
     """Change the plugin only if its record has this version."""
     since: int = 0
     """Of events: only happenings with a higher number."""
+    folder: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    """Of refresh: the plugin's folder."""
+
+    @property
+    def changed_folder(self) -> str:
+        if self.folder is None:
+            raise CommandRefusedError(problem=f'the command {self.command!r} is about a folder; add "folder"')
+        return self.folder
 
     @property
     def plugin(self) -> str:
@@ -81,11 +102,14 @@ async def answer(commands: Commands, asked: Request) -> Any:
     }
     if asked.command in looks:
         return looks[asked.command]()
-    changes: dict[str, Callable[[], Awaitable[Json]]] = {
+    changes: dict[str, Callable[[], Awaitable[Json | None]]] = {
         "enable": lambda: commands.enable(asked.plugin, asked.terms),
         "disable": lambda: commands.disable(asked.plugin, asked.terms, cascade=asked.cascade),
         "reload": lambda: commands.reload(asked.plugin, asked.terms),
         "retry": lambda: commands.retry(asked.plugin, asked.terms),
+        "refresh": lambda: commands.refresh(asked.changed_folder),
+        "withdraw": lambda: commands.withdraw(asked.plugin, cascade=asked.cascade),
+        "forget": lambda: commands.forget(asked.plugin),
     }
     return await changes[asked.command]()
 

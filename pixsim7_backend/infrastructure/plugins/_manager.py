@@ -327,6 +327,7 @@ class PluginManager:
             return record
         return await self.reload(plugin_id, expected_version=expected_version)
 
+    @to_the_end
     async def refresh(self, folder: str | os.PathLike[str]) -> PluginRecord | None:
         """Follow what happened to a folder of a plugin directory: load it, replace it, or stop what was there.
 
@@ -345,6 +346,7 @@ class PluginManager:
                 return await self._remove(known)
             return await self._add(path)
 
+    @to_the_end
     async def withdraw(self, plugin_id: str, *, cascade: bool = False) -> PluginRecord:
         """Stop a plugin whose folder is about to go, and treat it as gone until :meth:`refresh` finds it again.
 

@@ -1,0 +1,264 @@
+"""``pixsim7 plugins add``, ``rollback`` and ``remove``: which plugins are there, also while a server runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
+from pixsim7_backend.cli.plugins import planned, plugin_directories
+from pixsim7_backend.infrastructure.plugins import PluginState, errors
+from pixsim7_backend.infrastructure.plugins._discovery import find_directory
+from pixsim7_backend.infrastructure.plugins._install import (
+    DataMode,
+    Installation,
+    Installer,
+    Limits,
+    LiveServer,
+    Removal,
+)
+from pixsim7_backend.infrastructure.plugins.admin import SOCKET_NAME, request
+from pixsim7_backend.infrastructure.plugins.errors import NoServerError, PluginError
+from pixsim7_backend.settings import Settings, load_settings
+
+Into = Annotated[
+    str | None,
+    typer.Option("--into", help="Plugin directory; default: the first of EXTRA_PLUGINS_DIRS, else PLUGINS_DIR."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
+
+
+def add(  # noqa: PLR0917  # the command line names them
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, an archive (zip, tar) or a git checkout.")],
+    into: Into = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Replace the version that is installed.")] = False,
+    dirty: Annotated[
+        bool, typer.Option("--dirty", help="Install what is committed, although the checkout has other changes.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Install a plugin; nothing of it is run before everything is checked and in place.
+
+    On a running server it serves when the command returns; when it does not start there, the files
+    become what they were.
+    """
+    settings = load_settings()
+    with installer(settings, _target(settings, into)) as made:
+        act = made.preview_add if dry_run else made.add
+        done = act(path, upgrade=upgrade, allow_dirty=dirty)
+    _show(done, as_json=as_json)
+
+
+def rollback(
+    plugin: Annotated[str, typer.Argument(metavar="ID")],
+    into: Into = None,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put the version back that the last upgrade replaced; the present one is kept in its place."""
+    settings = load_settings()
+    with installer(settings, _target(settings, into)) as made:
+        done = made.preview_roll_back(plugin) if dry_run else made.roll_back(plugin)
+    _show(done, as_json=as_json)
+
+
+def remove(  # noqa: PLR0917  # the command line names them
+    plugin: Annotated[str, typer.Argument(metavar="ID")],
+    data: Annotated[
+        DataMode | None, typer.Option("--data", help="What becomes of its rows; asked for where it is left out.")
+    ] = None,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Stop the plugins that need it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    into: Into = None,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove a plugin: its files, and with them its rows where that is asked for."""
+    settings = load_settings()
+    mode = data or (DataMode.KEEP if dry_run or yes else _ask_for_mode(plugin))
+    with installer(settings, _home_of(settings, plugin, into)) as made:
+        decided = made.preview_remove(plugin, data=mode, cascade=cascade)
+        if not dry_run:
+            _confirm(decided, is_sure=yes)
+            decided = made.remove(plugin, data=mode, cascade=cascade)
+    if as_json:
+        print_json(decided.to_json())
+    else:
+        say(describe_removal(decided))
+
+
+# --- what they work with --------------------------------------------------------------------------
+
+
+@contextmanager
+def installer(settings: Settings, into: Path) -> Iterator[Installer]:
+    """Give what installs into a directory, with the configured database and the server that runs, if one does.
+
+    Raises:
+        CommandError: the database does not answer, or a plugin's migrations cannot be used.
+    """
+    from pixsim7_backend.db import Database, DataLayerError
+    from pixsim7_backend.plugin_data import PluginTables
+
+    from pixsim7_backend.cli.desired import read_desired
+
+    directories = plugin_directories(settings)
+    live = find_server(settings)
+    planned(settings, directories)  # which says of wrong settings what is wrong with them
+    switched = read_desired(settings).switched
+    database = Database(settings.database)
+    try:
+        yield Installer(
+            into,
+            make_plan=lambda revise: planned(settings, directories, revise, switched=switched),
+            limits=limits_of(settings),
+            live=live,
+            stored=PluginTables(database, settings.data_dir / "exports"),
+        )
+    except DataLayerError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        database.close()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return how large a plugin may be."""
+    return Limits(
+        total_bytes=settings.install_max_bytes,
+        file_bytes=settings.install_max_file_bytes,
+        members=settings.install_max_files,
+        ratio=settings.install_max_ratio,
+        depth=settings.install_max_depth,
+    )
+
+
+def find_server(settings: Settings) -> LiveServer | None:
+    """Return the server that runs with these settings, None when none does.
+
+    Raises:
+        ControlSocketError: there is one, but it cannot be asked.
+    """
+    server = RunningServer(settings.data_dir / SOCKET_NAME)
+    try:
+        server.ask("plan")
+    except NoServerError:
+        return None
+    return server
+
+
+class RunningServer:
+    """A server that runs, asked over its control socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def refresh(self, folder: Path) -> None:
+        self.ask("refresh", folder=str(folder))
+
+    def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
+        self.ask("withdraw", id=plugin_id, cascade=cascade)
+
+    def forget(self, plugin_id: str) -> None:
+        self.ask("forget", id=plugin_id)
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """Return the result of a command.
+
+        Raises:
+            PluginError: what the server says is wrong, with the state that it would give the plugin.
+        """
+        reply = request(self._path, {"command": command, **arguments})
+        if not reply["ok"]:
+            raise _error_of(reply["error"])
+        return reply.get("result")
+
+
+def _error_of(told: dict[str, Any]) -> PluginError:
+    kind = getattr(errors, str(told.get("type")), None)
+    error = PluginError(str(told.get("message")), plugin=str(told.get("plugin", "")))
+    state: PluginState = getattr(kind, "state", PluginState.FAILED)
+    error.state = state  # type: ignore[misc]  # of this one error, whose type is known by name only
+    return error
+
+
+def _target(settings: Settings, into: str | None) -> Path:
+    """Return the plugin directory to install into; one that is named need not exist."""
+    if into is not None:
+        return Path(os.path.abspath(into))  # noqa: PTH100  # links are not followed, as in discovery
+    return find_directory(next(iter(settings.extra_plugins_dirs), settings.plugins_dir))
+
+
+def _home_of(settings: Settings, plugin: str, into: str | None) -> Path:
+    """Return the plugin directory in which a plugin is, else the one to install into."""
+    from pixsim7_backend.infrastructure.plugins import normalize_plugin_id
+
+    found = planned(settings, plugin_directories(settings)).candidates.get(normalize_plugin_id(plugin))
+    if into is None and found is not None:
+        return found.source.path.parent
+    return _target(settings, into)
+
+
+# --- asking and telling ---------------------------------------------------------------------------
+
+
+def _ask_for_mode(plugin: str) -> DataMode:
+    answer = typer.prompt(f"What about the rows of {plugin!r}? keep, export or drop", default="keep", err=True)
+    try:
+        return DataMode(answer.strip().lower())
+    except ValueError:
+        raise CommandError(f"{answer!r} is neither keep, export nor drop; nothing was removed", exit_status=2) from None
+
+
+def _confirm(decided: Removal, *, is_sure: bool) -> None:
+    if is_sure or decided.data is not DataMode.DROP:
+        return
+    if not typer.confirm(f"Delete all tables of {decided.plugin!r} with what they hold?", err=True):
+        raise CommandError("nothing was removed")
+
+
+def _show(done: Installation, *, as_json: bool) -> None:
+    if as_json:
+        print_json(done.to_json())
+    else:
+        say(describe(done))
+
+
+def describe(done: Installation) -> str:
+    """Return an installation in a few lines."""
+    versions = f"{done.former_version} → {done.version}" if done.former_version else done.version
+    state = "would be done" if done.is_dry_run else "serving now" if done.is_live else "done"
+    lines = [f"{done.action} {done.plugin} {versions} ({done.directory}): {state}"]
+    if done.permissions:
+        asked = (
+            f"{each} (new)" if each in done.new_permissions and done.former_version else each
+            for each in done.permissions
+        )
+        lines.append(f"  asks for: {', '.join(asked)}")
+    if done.starts:
+        lines.append(f"  starts: {', '.join(done.starts)}")
+    lines += [f"  held back: {each}: {why}" for each, why in done.held.items()]
+    if done.left_out:
+        lines.append(f"  left out: {len(done.left_out)} compiled files, which Python makes anew")
+    return "\n".join(lines)
+
+
+def describe_removal(done: Removal) -> str:
+    """Return a removal in a few lines."""
+    state = "would be removed" if done.is_dry_run else "removed"
+    rows = {
+        DataMode.KEEP: "its rows stay",
+        DataMode.DROP: "its tables are dropped",
+        DataMode.EXPORT: "its rows stay, too",
+    }
+    lines = [f"{done.plugin} {done.version} ({done.directory}): {state}; {rows[done.data]}"]
+    if others := [each for each in done.stops if each != done.plugin]:
+        lines.append(f"  stops too: {', '.join(others)}")
+    if done.exported_to:
+        lines.append(f"  exported to {done.exported_to}")
+    return "\n".join(lines)

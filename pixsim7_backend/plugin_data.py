@@ -1,0 +1,137 @@
+"""The data of plugins, for those who install and remove them: exported, dropped, or taken back to an older form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, MetaData, Table, inspect, select, text
+
+from pixsim7_backend.db import Database, migrations
+from pixsim7_backend.db.migrations import MigrationSource, find_source
+
+__all__ = ["PluginTables"]
+
+_AT_ONCE: Final = 500
+
+
+class PluginTables:
+    """What the database holds of plugins, found through the migrations in their folders.
+
+    Args:
+        database: where the tables are.
+        exports: the directory to write exports to; made when first needed.
+
+    All methods raise MigrationError where a plugin's migrations cannot be used.
+    """
+
+    def __init__(self, database: Database, exports: Path) -> None:
+        self._database = database
+        self._exports = exports
+
+    def revision(self, plugin_id: str, folder: Path) -> str | None:
+        """Return at which revision the plugin's tables stand; None before the first, or when it has none."""
+        source = find_source(plugin_id, folder)
+        return migrations.current(self._database, source) if source else None
+
+    def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
+        """Take the plugin's tables back to a revision, None is before the first; what newer columns hold is lost."""
+        source = find_source(plugin_id, folder)
+        if source is not None:
+            migrations.downgrade(self._database, source, revision or "base")
+
+    def drop(self, plugin_id: str, folder: Path) -> None:
+        """Delete the plugin's tables, and the note of where they stand. Doing it twice is fine."""
+        source = find_source(plugin_id, folder)
+        if source is None:
+            return
+        migrations.downgrade(self._database, source)
+        with self._database.engine.begin() as connection:
+            connection.execute(text(f"DROP TABLE IF EXISTS {source.version_table}"))
+
+    def export(self, plugin_id: str, folder: Path) -> Path | None:
+        """Write every row of the plugin's tables to a zip of JSON Lines; return it, None when there are no tables.
+
+        ``contents.json`` lists the tables with the number of their rows, ``<table>.jsonl`` has one row per
+        line. All tables are read at one moment, and the file is there whole or not at all.
+        """
+        source = find_source(plugin_id, folder)
+        if source is None:
+            return None
+        names = tables_of(source)
+        revision = migrations.current(self._database, source)
+        self._exports.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        target = self._exports / f"{plugin_id}-{stamp}.zip"
+        part = target.with_suffix(".part")
+        try:
+            with part.open("xb") as stream:
+                part.chmod(0o600)
+                with self._database.reading_engine.connect() as connection, connection.begin():
+                    _write_zip(stream, connection, names, {"plugin": plugin_id, "revision": revision})
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+
+def tables_of(source: MigrationSource) -> tuple[str, ...]:
+    """Return the tables that a plugin's migrations make: they are run on an empty database to see."""
+    with tempfile.TemporaryDirectory(prefix="pixsim7-") as scratch:
+        database = Database(f"sqlite:///{Path(scratch, 'tables.sqlite3')}")
+        try:
+            migrations.upgrade(database, [source])
+            found = inspect(database.engine).get_table_names()
+        finally:
+            database.close()
+    return tuple(sorted(name for name in found if name != source.version_table))
+
+
+def _write_zip(stream: BinaryIO, connection: Connection, names: tuple[str, ...], about: Mapping[str, Any]) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    present = set(inspect(connection).get_table_names())
+    counts: dict[str, int] = {}
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            if name in present:
+                counts[name] = _write_table(archive, connection, name)
+        contents = {**about, "exported_at": datetime.now(UTC).isoformat(timespec="seconds"), "tables": counts}
+        archive.writestr("contents.json", json.dumps(contents, indent=2))
+
+
+def _write_table(archive: zipfile.ZipFile, connection: Connection, name: str) -> int:
+    count = 0
+    with archive.open(f"{name}.jsonl", "w", force_zip64=True) as lines:
+        for row in _iter_rows(connection, name):
+            lines.write(json.dumps(row, ensure_ascii=False, default=_jsonable).encode() + b"\n")
+            count += 1
+    return count
+
+
+def _iter_rows(connection: Connection, name: str) -> Iterator[dict[str, Any]]:
+    table = Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
+    statement = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_AT_ONCE)
+    for row in connection.execute(statement).mappings():
+        yield dict(row)
+
+
+def _jsonable(value: object) -> Any:
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, memoryview)):
+        return {"base64": base64.b64encode(bytes(value)).decode()}
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    raise TypeError(f"a column holds a {type(value).__name__}, which JSON has no form for")
