@@ -17,6 +17,8 @@ from pixsim7_backend.cli import (
     plugins_check,
     plugins_install,
     plugins_new,
+    plugins_switch,
+    plugins_watch,
     serve,
     users,
 )
@@ -36,6 +38,12 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.add_typer(plugins.app)
+plugins.app.command()(plugins_switch.enable)
+plugins.app.command()(plugins_switch.disable)
+plugins.app.command()(plugins_switch.reload)
+plugins.app.command()(plugins_switch.retry)
+plugins.app.command()(plugins_watch.events)
+plugins.app.command()(plugins_watch.leaks)
 plugins.app.command()(plugins_new.new)
 plugins.app.command()(plugins_install.add)
 plugins.app.command()(plugins_install.rollback)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from pixsim7_backend.cli.live import LiveServer, find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
-from pixsim7_backend.infrastructure.plugins.preview import Plan, preview, render_graph, render_plan
+from pixsim7_backend.infrastructure.plugins.errors import ControlSocketError
+from pixsim7_backend.infrastructure.plugins.preview import Candidate, Plan, preview, render_graph, render_plan
 from pixsim7_backend.settings import Settings, load_settings
 
 app = typer.Typer(name="plugins", help="Look at the plugins; nothing of them is imported.", no_args_is_help=True)
@@ -16,12 +21,16 @@ app = typer.Typer(name="plugins", help="Look at the plugins; nothing of them is 
 Directory = Annotated[
     str | None, typer.Option("--dir", help="Plugin directory to look at instead of the configured ones.")
 ]
-_COLOURS = {"ready": "green", "disabled": "dim", "blocked": "yellow", "failed": "red"}
+_COLOURS = {"ready": "green", "enabled": "green", "disabled": "dim", "blocked": "yellow", "failed": "red"}
 
 
 @app.command("list")
 def list_plugins(directory: Directory = None, as_json: JsonFlag = False) -> None:
-    """List every plugin with what a start-up would make of it."""
+    """List every plugin: what it is on the server that runs, else what a start-up would make of it."""
+    server = None if directory else _find_server(load_settings())
+    if server is not None:
+        _list_live(server.ask("list"), as_json=as_json)
+        return
     rows = plugin_rows(_plan(directory))
     if as_json:
         print_json(rows)
@@ -39,6 +48,38 @@ def list_plugins(directory: Directory = None, as_json: JsonFlag = False) -> None
             for row in rows
         ],
     )
+
+
+def _list_live(plugins: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(plugins)
+        return
+    print_table(
+        ("plugin", "version", "state", "wanted", "requires", "why not"),
+        [
+            (
+                each["id"],
+                each["version"],
+                Text(each["state"], _COLOURS.get(each["state"], "")),
+                _wanted(each["desired"]),
+                ", ".join((each["manifest"] or {}).get("dependencies", ())),
+                each["why"] or (each["reason"] or {}).get("message", ""),
+            )
+            for each in plugins
+        ],
+    )
+
+
+def _wanted(desired: dict[str, Any]) -> str:
+    state = {True: "on", False: "off"}.get(desired["on"], "?")
+    return state if desired["by"] == "manifest" else f"{state} ({desired['by']})"
+
+
+def _find_server(settings: Settings) -> LiveServer | None:
+    """Return the server that runs with these settings; somebody else's does not count."""
+    with suppress(ControlSocketError):
+        return find_server(settings)
+    return None
 
 
 @app.command()
@@ -84,8 +125,12 @@ def _row(plan: Plan, plugin_id: str) -> dict[str, Any]:
 
 
 def _plan(directory: str | None) -> Plan:
+    from pixsim7_backend.cli.desired import read_desired
+
     settings = load_settings()
-    return planned(settings, [directory] if directory else plugin_directories(settings))
+    if directory:
+        return planned(settings, [directory])
+    return planned(settings, plugin_directories(settings), switched=read_desired(settings).switched)
 
 
 def plugin_directories(settings: Settings) -> list[str]:
@@ -93,8 +138,16 @@ def plugin_directories(settings: Settings) -> list[str]:
     return [settings.plugins_dir, *settings.extra_plugins_dirs]
 
 
-def planned(settings: Settings, directories: list[str]) -> Plan:
-    """Return what a start-up would do with these directories.
+def planned(
+    settings: Settings,
+    directories: list[str],
+    revise: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
+    *,
+    switched: Mapping[str, bool] = MappingProxyType({}),
+) -> Plan:
+    """Return what a start-up would do with these directories and what the operator switched.
+
+    ``revise`` may change what is found in them.
 
     Raises:
         CommandError: ``DATABASE_URL`` is malformed.
@@ -107,6 +160,6 @@ def planned(settings: Settings, directories: list[str]) -> Plan:
     checks = {**CHECKS, "db": lambda: None} if settings.is_embedded else CHECKS
     try:
         with configured(settings):
-            return preview(directories, resources=checks)
+            return preview(directories, switched=switched, resources=checks, revise=revise)
     except DatabaseUrlError as error:
         raise CommandError(str(error), exit_status=2) from None

@@ -23,6 +23,7 @@ logger = logging.getLogger("pixsim7.plugins")
 SOCKET_NAME = "control.sock"
 _LONGEST_PATH = 103
 """Bytes that every system takes for the path of a Unix socket (Linux takes 107)."""
+_NOT_YOURS = "may be used by its owner and root only; ask as the user that runs the server"
 
 
 def is_supported() -> bool:
@@ -120,6 +121,20 @@ def _short(path: Path) -> Iterator[str]:
 # --- the client -----------------------------------------------------------------------------------
 
 
+def has_server(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a server listens at ``path``; raise ControlSocketError when the caller may not know."""
+    path = Path(path).absolute()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short(path) as address:
+            connection.settimeout(5)
+            connection.connect(address)
+    except PermissionError:
+        raise ControlSocketError(path=path, problem=_NOT_YOURS) from None
+    except OSError:
+        return False
+    return True
+
+
 def request(path: str | os.PathLike[str], message: Mapping[str, Any], *, timeout: float = 120.0) -> dict[str, Any]:
     """Send one request to the server at ``path`` and return the whole answer. Blocks.
 
@@ -139,8 +154,7 @@ def request(path: str | os.PathLike[str], message: Mapping[str, Any], *, timeout
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise NoServerError(path=path) from None
     except PermissionError:
-        problem = "may be used by its owner and root only; ask as the user that runs the server"
-        raise ControlSocketError(path=path, problem=problem) from None
+        raise ControlSocketError(path=path, problem=_NOT_YOURS) from None
     except TimeoutError:
         problem = f"no answer within {timeout:g} s; look at the server's log"
         raise ControlSocketError(path=path, problem=problem) from None

@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 from pixsim7_backend.infrastructure.plugins._control import ControlServer
-from pixsim7_backend.infrastructure.plugins._control_socket import SOCKET_NAME, is_supported, request
+from pixsim7_backend.infrastructure.plugins._control_socket import SOCKET_NAME, has_server, is_supported, request
 
 from .problems import problem_of
 from .routes import admin_router
 
-__all__ = ["SOCKET_NAME", "ControlServer", "admin_router", "is_supported", "problem_of", "request"]
+__all__ = ["SOCKET_NAME", "ControlServer", "admin_router", "has_server", "is_supported", "problem_of", "request"]

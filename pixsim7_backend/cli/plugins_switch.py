@@ -1,0 +1,147 @@
+"""``pixsim7 plugins enable|disable|reload|retry``: change a running server, or what the next start will do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from pixsim7_backend.cli.desired import opened_store, plan_switch
+from pixsim7_backend.cli.live import LiveServer, find_server, get_server
+from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
+from pixsim7_backend.infrastructure.plugins import normalize_plugin_id
+from pixsim7_backend.settings import Settings, load_settings
+
+PluginId = Annotated[str, typer.Argument(metavar="ID", help="Id of the plugin.")]
+Cascade = Annotated[bool, typer.Option("--cascade", help="First disable the plugins that need it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before other plugins stop or are replaced.")]
+
+
+def enable(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
+    """Enable a plugin, and with it what is held back only because of it; it stays enabled over restarts.
+
+    Without a running server it is noted for the next start.
+    """
+    settings = load_settings()
+    server = find_server(settings)
+    if server is not None:
+        _change(server, "enable", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
+    else:
+        _switch_offline(settings, plugin_id, on=True, cascade=True, dry_run=dry_run, yes=True, as_json=as_json)
+
+
+def disable(
+    plugin_id: PluginId,
+    *,
+    cascade: Cascade = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Disable a plugin; refused with the list when others need it. It stays disabled over restarts.
+
+    Without a running server it is noted for the next start.
+    """
+    settings = load_settings()
+    server = find_server(settings)
+    if server is not None:
+        _change(server, "disable", plugin_id, dry_run=dry_run, yes=yes, as_json=as_json, cascade=cascade)
+    else:
+        _switch_offline(settings, plugin_id, on=False, cascade=cascade, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def reload(plugin_id: PluginId, *, dry_run: DryRun = False, yes: Yes = False, as_json: JsonFlag = False) -> None:
+    """Replace a plugin's code by what is on disk now, while the server runs; when it fails the old code serves on."""
+    _change(get_server(load_settings()), "reload", plugin_id, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def retry(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
+    """Give a plugin that failed, is blocked or was quarantined another chance, while the server runs."""
+    _change(get_server(load_settings()), "retry", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
+
+
+# --- with a server --------------------------------------------------------------------------------
+
+
+def _change(
+    server: LiveServer, command: str, plugin_id: str, *, dry_run: bool, yes: bool, as_json: bool, **how: bool
+) -> None:
+    """Show what would happen, ask where others are touched, and do just that."""
+    preview = server.ask(command, id=plugin_id, dry_run=True, **how)
+    if dry_run:
+        _show(preview, as_json=as_json, is_done=False)
+        return
+    if preview["refused"]:
+        raise CommandError(preview["refused"]["message"])
+    plugin = preview["plugin"]
+    _confirm(command, plugin["id"], preview["change"], yes=yes)
+    done = server.ask(command, id=plugin["id"], version=plugin["record_version"], **how)
+    _show(done, as_json=as_json, is_done=True)
+
+
+def _show(answer: Mapping[str, Any], *, as_json: bool, is_done: bool) -> None:
+    if as_json:
+        print_json({"live": True, **answer})
+        return
+    for line in change_lines(answer["change"], answer["plugin"]["id"], is_done=is_done):
+        say(line)
+    if answer["refused"]:
+        say(f"it would be refused: {answer['refused']['message']}")
+    if is_done:
+        plugin = answer["plugin"]
+        say(f"{plugin['id']} is {plugin['state']}")
+        for leak in (answer["report"] or {}).get("leaks", ()):
+            say(f"it left behind: {leak['kind']} {leak['name']}: {leak['why']}")
+
+
+def _confirm(command: str, plugin_id: str, change: Mapping[str, Any], *, yes: bool) -> None:
+    """Ask before others than the plugin itself stop or are replaced.
+
+    Raises:
+        CommandError: there is nobody to ask.
+    """
+    others = [step["id"] for step in (*change["stop"], *change["replace"]) if step["id"] != plugin_id]
+    if yes or not others:
+        return
+    if not sys.stdin.isatty():
+        names = ", ".join(others)
+        raise CommandError(f"this also concerns {names}; add --yes, or look first with --dry-run", exit_status=2)
+    for line in change_lines(change, plugin_id, is_done=False):
+        say(line)
+    typer.confirm(f"{command} {plugin_id}?", abort=True)
+
+
+# --- without one ----------------------------------------------------------------------------------
+
+
+def _switch_offline(
+    settings: Settings, plugin_id: str, *, on: bool, cascade: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    with opened_store(settings) as store:
+        switch = plan_switch(settings, store.load(), normalize_plugin_id(plugin_id), on=on, cascade=cascade)
+        answer = switch.to_json()
+        if not dry_run:
+            _confirm("enable" if on else "disable", switch.plugin, answer["change"], yes=yes)
+            switch.save(store)
+    if as_json:
+        print_json({**answer, "dry_run": dry_run})
+        return
+    say("no server runs here; what the next start will do differently:")
+    for line in change_lines(answer["change"], answer["plugin"]["id"], is_done=False):
+        say(line)
+    if not dry_run:
+        say(f"noted that {switch.plugin} shall be {'enabled' if on else 'disabled'}")
+
+
+def change_lines(change: Mapping[str, Any], plugin_id: str, *, is_done: bool) -> Iterator[str]:
+    """Yield a line for each step of a change of this plugin, in order."""
+    words = {"stop": "stopped", "replace": "replaced", "start": "started"} if is_done else {}
+    steps = [(words.get(what, what), step) for what in ("stop", "replace", "start") for step in change[what]]
+    if not steps:
+        yield "nothing changed" if is_done else "nothing"
+    width = max((len(step["id"]) for _, step in steps), default=0)
+    for what, step in steps:
+        yield f"{what:8} {step['id']:{width}}  {'asked for' if step['id'] == plugin_id else step['why']}"
