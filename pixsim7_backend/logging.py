@@ -21,7 +21,7 @@ from pixsim7_backend.request_ids import current_request_id
 
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 #: Libraries that tell at INFO what interests their authors; with LOG_LEVEL=DEBUG they may.
-_CHATTY = ("alembic", "httpx", "httpcore", "aiosqlite", "asyncio")
+_CHATTY = ("alembic", "httpx", "httpcore", "aiosqlite", "asyncio", "watchfiles")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "request_id", "plugin"}
 #: Control characters could forge lines or drive a terminal; a line break inside a message is shown as \n.
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}

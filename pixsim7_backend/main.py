@@ -6,26 +6,31 @@ lifespan's, so that tools and tests can import the app for nothing.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 
 from pixsim7_backend import __version__, health, operating
 from pixsim7_backend.curl_json import CurlJson
 from pixsim7_backend.db import Database
-from pixsim7_backend.db.migrations import find_source, upgrade
-from pixsim7_backend.infrastructure.plugins import PluginManager, PluginRecord, StartupJournal, init_plugin_manager
+from pixsim7_backend.db.migrations import find_source
+from pixsim7_backend.infrastructure.plugins import (
+    PluginManager,
+    StartupJournal,
+    init_plugin_manager,
+    watch_plugins,
+)
 from pixsim7_backend.infrastructure.plugins.preview import ResourceCheck
 from pixsim7_backend.logging import configure_logging
+from pixsim7_backend.plugin_migrations import PluginMigrations
 from pixsim7_backend.plugin_store import MIGRATIONS, DatabaseStateStore
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
 from pixsim7_backend.request_ids import RequestIds
 from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
+from pixsim7_backend.settings_cipher import settings_cipher
 from pixsim7_backend.startup_errors import PlainStartupErrors
 
 logger = logging.getLogger("pixsim7.main")
@@ -57,23 +62,28 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     undo_logging = configure_logging(settings.log_format, settings.log_level)
     try:
         async with open_database(app, settings) as database:
+            migrations = PluginMigrations(
+                database, is_embedded=settings.is_embedded, migrates_live=settings.reload_migrations
+            )
             plugin_manager = init_plugin_manager(
                 app,
                 settings.plugins_dir,
                 more_directories=settings.extra_plugins_dirs,
                 resources=CHECKS,
-                prepare=functools.partial(migrate, database) if settings.is_embedded else None,
+                prepare=migrations,
                 hook_timeout=settings.hook_timeout,
                 store=DatabaseStateStore(database, migrates=settings.is_embedded),
+                cipher=settings_cipher(settings),
                 allow_live_changes=settings.workers == 1,
                 safe_mode=settings.safe_mode,
                 startup_journal=StartupJournal(settings.starts_dir if settings.remember_crashes else None),
             )
             logger.info(f"Loaded {len(plugin_manager.list_plugins())} plugins")  # noqa: G004  # as the guide writes it
             await plugin_manager.enable_all()
+            migrations.is_live = True
             app.state.readiness_checks = readiness_checks(settings, database, plugin_manager)
             try:
-                async with operating.control_socket(plugin_manager, settings):
+                async with live_reload(plugin_manager, settings), operating.control_socket(plugin_manager, settings):
                     yield
             finally:
                 await plugin_manager.disable_all()
@@ -92,12 +102,11 @@ async def open_database(app: FastAPI, settings: Settings) -> AsyncIterator[Datab
             await database.aclose()
 
 
-def migrate(database: Database, record: PluginRecord, package_dir: Path) -> None:
-    """Bring a plugin's tables up to date before it is enabled; of several workers one does it, the others wait."""
-    source = find_source(record.id, package_dir)
-    if source is not None:
-        for step in upgrade(database, [source]).applied:
-            logger.info("Migrated the tables of %s to %s", step.plugin_id, step.revision)
+@asynccontextmanager
+async def live_reload(manager: PluginManager, settings: Settings) -> AsyncIterator[None]:
+    """Follow the plugin directories, where the settings ask for it."""
+    async with watch_plugins(manager) if settings.reload_plugins else nullcontext():
+        yield
 
 
 def readiness_checks(settings: Settings, database: Database, manager: PluginManager) -> dict[str, ResourceCheck]:

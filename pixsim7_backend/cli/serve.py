@@ -23,6 +23,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (setting HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (setting PORT).")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of server processes (setting WORKERS).")] = None,
+    reload_plugins: Annotated[
+        bool, typer.Option("--reload-plugins", help="Replace plugins as their files change (setting RELOAD_PLUGINS).")
+    ] = False,
     safe_mode: Annotated[
         bool, typer.Option("--safe-mode", help="Start the required plugins only (setting SAFE_MODE).")
     ] = False,
@@ -30,6 +33,8 @@ def serve(
     """Run the backend until it is interrupted."""
     import uvicorn
 
+    if reload_plugins:
+        os.environ["RELOAD_PLUGINS"] = "true"
     if safe_mode:
         os.environ["SAFE_MODE"] = "true"  # where the processes of the workers find it
     given = {"host": host, "port": port, "workers": workers}

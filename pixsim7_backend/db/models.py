@@ -18,11 +18,14 @@ import types
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakSet
 
 from sqlalchemy import Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, registry
+
+from pixsim7_backend.infrastructure.plugins import current_owner
 
 from .tracking import track_json_columns
 from .types import JsonDict, JsonList, UtcDateTime
@@ -78,7 +81,8 @@ def plugin_base(plugin_id: str) -> type[PluginBase]:
     """Return a new declarative base with a registry and MetaData of its own.
 
     Each call makes a new one, so that a reloaded plugin can define its models again beside the old
-    generation. What is no longer used is given up with :func:`dispose_plugin_base`.
+    generation. The platform gives it up with the plugin's code; one that was made elsewhere is given up
+    with :func:`dispose_plugin_base`.
     """
     own = registry(metadata=MetaData(naming_convention=NAMING_CONVENTION), type_annotation_map=_TYPES)
     name = "".join(part.title() for part in plugin_id.split("-")) + "Base"
@@ -93,6 +97,9 @@ def plugin_base(plugin_id: str) -> type[PluginBase]:
     base: type[PluginBase] = types.new_class(name, (PluginBase,), exec_body=lambda body: body.update(members))
     track_json_columns(base)
     _bases.add(base)
+    owner = current_owner()
+    if owner is not None:  # a generation of a plugin, whose models go when its code does
+        owner.ledger.add_release("models", name, partial(dispose_plugin_base, plugin_id, base))
     return base
 
 

@@ -47,8 +47,12 @@ async def watch_plugins(manager: PluginManager, *, settle: float = SETTLE) -> As
     changed for ``settle`` seconds: a file that is half written is no error.
 
     Raises:
-        ConfigurationError: the package ``watchfiles`` is missing, or the system refuses to watch.
+        ConfigurationError: the package ``watchfiles`` is missing, the system refuses to watch, or
+            there are several workers.
     """
+    if not manager.settings.allow_live_changes:
+        problem = "the plugins of several worker processes cannot be reloaded; set WORKERS=1"
+        raise ConfigurationError(source="RELOAD_PLUGINS", problem=problem)
     watcher = _Watcher(manager, settle)
     stop = asyncio.Event()
     watching = asyncio.create_task(watcher.watch(_import_awatch(), stop), name="watching plugins")
@@ -179,7 +183,7 @@ class _Watcher:
         what = f"its generation {record.generation} serves on" if record and is_serving else "it does not run"
         where = excerpt(error, folder)
         plugin = self._id_of(folder)
-        logger.error("Plugin %s was not reloaded, %s: %s%s", plugin, what, error, f"\n{where}" if where else "")
+        _log_error(where, "Plugin %s was not reloaded, %s: %s", plugin, what, error)
         self._keep(plugin, error)
 
     def _keep(self, plugin: str, error: PluginError) -> None:
@@ -192,6 +196,12 @@ class _Watcher:
 
     def _find(self, folder: Path) -> PluginRecord | None:
         return next((each for each in self._manager.iter_records() if each.source.path == folder), None)
+
+
+def _log_error(below: str, message: str, *args: object) -> None:
+    """Log an error with lines below its message, where tracebacks stand: as they are, whatever the format."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, args, None, sinfo=below or None)
+    logger.handle(record)
 
 
 # --- files ----------------------------------------------------------------------------------------
