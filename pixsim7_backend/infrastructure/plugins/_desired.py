@@ -53,7 +53,7 @@ class Desired:
     """The desired state, and the one way to change it.
 
     Where the store cannot be reached at start, nothing is switched or configured, and every change is
-    refused until the next start.
+    refused until the next start, unless the store comes back empty.
     """
 
     def __init__(self, store: StateStore) -> None:
@@ -103,13 +103,25 @@ class Desired:
                 )
             )
 
+    def _look_again(self) -> None:
+        """Go on where the store is back and never held anything: then the start was right. Else raise the trouble."""
+        assert self._trouble is not None
+        try:
+            is_empty = self._store.load() == DesiredState()
+        except StateUnavailableError as error:
+            self._trouble = error
+            raise
+        if not is_empty:
+            raise self._trouble
+        self._trouble = None
+
     async def _change(self, change: Callable[[DesiredState], DesiredState]) -> None:
         """Store what ``change`` makes of the state; another process's change in between is a conflict.
 
         After a conflict the state is what the other process stored, so that the next attempt builds on it.
         """
         if self._trouble is not None:
-            raise self._trouble
+            await off_loop(self._look_again)
         await off_loop(lambda: self._save(change(self.state)))
 
     def _save(self, state: DesiredState) -> None:

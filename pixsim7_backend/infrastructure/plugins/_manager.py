@@ -400,6 +400,7 @@ class PluginManager:
         async with self._change():
             return await self._configurator.work_out(self.get(plugin_id), patch)
 
+    @to_the_end
     async def change_settings(
         self, plugin_id: str, patch: Mapping[str, Any], *, expected_version: int | None = None
     ) -> SettingsView:
