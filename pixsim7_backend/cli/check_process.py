@@ -29,13 +29,15 @@ from pixsim7_backend.db.migrations import (
 )
 from pixsim7_backend.db.models import iter_plugin_bases
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginRecord
+from pixsim7_backend.infrastructure.plugins._config import read_config
 from pixsim7_backend.infrastructure.plugins._conformance import (
     CheckResult,
     ConformanceHost,
     Finding,
     check_plugin,
 )
-from pixsim7_backend.main import create_app, migrate
+from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsSources
+from pixsim7_backend.main import create_app
 from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
 
@@ -65,6 +67,7 @@ async def _check(place: Path, request: dict[str, Any], settings: Settings, datab
         resources=CHECKS,
         prepare=lambda record, package_dir: _migrate(database, record, package_dir),
         check_migrations=lambda plugins: check_migrations(f"sqlite:///{place / 'migrations.sqlite3'}", plugins),
+        sources=_sources(),
         sign_in=_sign_in,
     )
     directories = [Path(each) for each in request["directories"]]
@@ -87,7 +90,15 @@ def _make_app(settings: Settings, database: Database) -> FastAPI:
 
 
 def _migrate(database: Database, record: PluginRecord, package_dir: Path) -> None:
-    migrate(database, record, package_dir)
+    source = find_source(record.id, package_dir)
+    if source is not None:
+        upgrade(database, [source])
+
+
+def _sources() -> SettingsSources:
+    """Take the plugins' settings from where a server started here would take them."""
+    config = read_config(os.environ, Path.cwd())
+    return SettingsSources(config=config.plugins, config_file=config.file, environ=dict(os.environ))
 
 
 async def _sign_in(client: httpx.AsyncClient) -> Mapping[str, str]:

@@ -65,9 +65,9 @@ async def replace_again(trial: Trial, times: int) -> Reloads:
 async def _asking(trial: Trial, findings: list[Finding]) -> AsyncIterator[None]:
     """Ask the plugin's quiet paths all the time; what goes wrong is added to ``findings``, once each."""
     is_over = asyncio.Event()
-    is_stopped_first = trial.manager.get(trial.plugin).manifest
+    manifest = trial.manager.get(trial.plugin).manifest
     asker = None
-    if trial.quiet_paths and is_stopped_first and is_stopped_first.replace == "beside":
+    if trial.quiet_paths and manifest is not None and manifest.replace == "beside":
         asker = asyncio.create_task(_ask_until(is_over, trial, findings), name="asking")
     try:
         yield
@@ -83,8 +83,8 @@ async def _ask_until(is_over: asyncio.Event, trial: Trial, findings: list[Findin
         if is_over.is_set():
             return
         problem = await trial.ask(path)
-        if problem is not None and problem.what not in known:
-            known.add(problem.what)
+        if problem is not None and path not in known:
+            known.add(path)
             findings.append(problem)
         await asyncio.sleep(0)
 

@@ -101,10 +101,13 @@ class _Run:
                 return
             await self._check("openapi", trial, trial.openapi)
             await self._check("requests", trial, trial.requests)
+            if trial.has_settings:
+                await self._check("settings", trial, trial.settings)
+            else:
+                self.results.append(inapplicable("settings", "it has none"))
             self._migrate()
             await self._check("disable", trial, trial.disable)
             await self._check("failing start", trial, trial.failing_start)
-            self.results.append(inapplicable("settings", "it has none"))
             if trial.manager.get(trial.plugin).state is PluginState.ENABLED:
                 await self._replace(trial)
         finally:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pixsim7_backend.infrastructure.plugins import PluginManager, plugin_hooks
 from pixsim7_backend.infrastructure.plugins._discovery import Discovery, discover_directory
 from pixsim7_backend.infrastructure.plugins._plan import Candidate
+from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsSources
 from pixsim7_backend.infrastructure.plugins._reporter import LogReporter
 from pixsim7_backend.infrastructure.plugins._resources import ResourceCheck
 from pixsim7_backend.infrastructure.plugins._settings import PluginSettings, Prepare
@@ -36,6 +37,8 @@ class ConformanceHost:
     """Gets id and folder of what the plugin requires, in load order, at last the plugin's. None: it has no tables.
 
     The plugin is enabled meanwhile."""
+    sources: SettingsSources = field(default_factory=SettingsSources)
+    """Where the settings of the plugins come from."""
     sign_in: Callable[[httpx.AsyncClient], Awaitable[Mapping[str, str]]] | None = None
     """Returns headers with which requests are let in, as far as that is possible here."""
 
@@ -101,7 +104,9 @@ def _required(plugin: Candidate, pool: Mapping[str, Candidate]) -> tuple[Candida
 def make_manager(cast: Cast, host: ConformanceHost) -> PluginManager:
     """Return a manager that knows what the plugin requires, and not yet the plugin."""
     app = host.make_app()
-    settings = PluginSettings(resources=host.resources, prepare=host.prepare, drain_timeout=2.0, task_timeout=2.0)
+    settings = PluginSettings(
+        resources=host.resources, prepare=host.prepare, sources=host.sources, drain_timeout=2.0, task_timeout=2.0
+    )
     discovery = Discovery(candidates=cast.required)
     store = MemoryStateStore()
     manager = PluginManager(app, discovery, settings, store=store, hooks=plugin_hooks, reporter=LogReporter())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import traceback
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ import httpx
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginManager, PluginState
 from pixsim7_backend.infrastructure.plugins._openapi import fragment_of
-from pixsim7_backend.infrastructure.plugins.errors import HookTimeoutError, PluginHookError, UnhealthyPluginError
+from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsBook, SettingsSources
+from pixsim7_backend.infrastructure.plugins.errors import (
+    HookTimeoutError,
+    PluginHookError,
+    PluginSettingsError,
+    UnhealthyPluginError,
+)
 
 from .schema import check_schema, paths_without_input
 from .stage import Cast, ConformanceHost, make_manager
@@ -110,18 +117,20 @@ class Trial:
 
     async def requests(self) -> list[Finding]:
         """Ask every path that needs no input, many times at once."""
-        found: dict[str, Finding] = {}
+        found: list[Finding] = []
         count = 0
         for path in list(self.quiet_paths):
             for _ in range(_ROUNDS):
-                answers = await asyncio.gather(*(self.ask(path) for _ in range(_AT_ONCE)))
+                with _logged_errors() as errors:
+                    answers = await asyncio.gather(*(self.ask(path) for _ in range(_AT_ONCE)))
                 count += len(answers)
-                found |= {answer.what: answer for answer in answers if answer is not None}
-                if answers[0] is not None:
+                problem = next((answer for answer in answers if answer is not None), None)
+                if problem is not None:
+                    found.append(self._raised(path, errors[0]) if errors else problem)
                     self.quiet_paths.remove(path)
                     break
         self.note = f"requests: {count}, paths without input: {len(self.quiet_paths)}"
-        return list(found.values())
+        return found
 
     async def ask(self, path: str) -> Finding | None:
         """Send one request; return what was wrong with the answer."""
@@ -131,10 +140,13 @@ class Trial:
         except TimeoutError:
             return warning(f"did not end within {_PATIENCE:g} s", where=where, way_out="streams are not tried further")
         except Exception as error:  # noqa: BLE001 - whatever the plugin's endpoint raises is the finding
-            return Finding(what=f"{type(error).__name__}: {error}", where=f"{where}, {self._place(error)}")
+            return self._raised(path, error)
         if answer.status_code >= 500:
             return Finding(what=f"answered {answer.status_code}: {answer.text[:200]}", where=where)
         return None
+
+    def _raised(self, path: str, error: BaseException) -> Finding:
+        return Finding(what=f"{type(error).__name__}: {error}", where=f"GET {path}, {self._place(error)}")
 
     def _place(self, error: BaseException) -> str:
         directory = os.path.join(self.cast.folder, "")  # noqa: PTH118  # with the separator
@@ -178,6 +190,36 @@ class Trial:
             found.append(Finding(what=f"after a start that failed it cannot be enabled any more: {error}"))
         return found
 
+    # --- its settings -------------------------------------------------------------------------------
+
+    @property
+    def has_settings(self) -> bool:
+        return self.manager._plugins.generations[self.plugin].code.settings_model is not None
+
+    async def settings(self) -> list[Finding]:
+        """See what comes of having no settings at all, and of each one being of a wrong kind."""
+        model = self.manager._plugins.generations[self.plugin].code.settings_model
+        assert model is not None, "ask has_settings first"
+        self.note = "none is required"
+        try:
+            SettingsBook(SettingsSources(), lambda _: {}).resolve(self.plugin, model)
+        except PluginSettingsError as error:
+            self.note = f"required: {', '.join(error.fields['settings'])}"
+        before = self.manager.view_settings(self.plugin)
+        found = [finding for name in model.model_fields for finding in await self._refuses(name)]
+        if self.manager.view_settings(self.plugin).values != before.values:
+            found.append(Finding(what="wrong settings replaced the ones in force"))
+        return found
+
+    async def _refuses(self, name: str) -> list[Finding]:
+        """Try to set what cannot be right."""
+        try:
+            await self.manager.preview_settings(self.plugin, {name: {"no": ["such", "value"]}})
+        except PluginSettingsError:
+            return []
+        way = "give it a type that says what is right"
+        return [warning(f"setting {name!r} takes any value", way_out=way)]
+
     @contextmanager
     def _unhealthy(self) -> Iterator[None]:
         """Let ``health()``, which is asked when everything else is done, say no."""
@@ -189,6 +231,24 @@ class Trial:
         finally:
             if generation._code is not None:  # it failed before its code was given up
                 generation._code = code
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[BaseException]]:
+    """Collect the exceptions that are logged inside: a host may answer for them without letting them out."""
+    errors: list[BaseException] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                errors.append(record.exc_info[1])
+
+    collector = Collector()
+    logging.root.addHandler(collector)
+    try:
+        yield errors
+    finally:
+        logging.root.removeHandler(collector)
 
 
 def _is_of_enabling(error: PluginError) -> bool:

@@ -61,10 +61,10 @@ CHECKS = (
     Check("enable", 10, "it is enabled, and healthy where it can tell"),
     Check("openapi", 5, "its operations have ids of their own, descriptions and its tags; its schemas are qualified"),
     Check("requests", 10, "concurrent requests to what needs no input are answered without an error"),
+    Check("settings", 5, "missing settings stop it with a clear reason, and wrong ones are refused"),
     Check("migrations", 5, "its migrations make what its models say, and can be taken back"),
     Check("disable", 10, "disabling leaves nothing behind, and it can be enabled again"),
     Check("failing start", 5, "a start that fails at its end undoes what it had registered"),
-    Check("settings", 5, "missing settings stop it with a clear reason"),
     Check("reload", 10, "it is replaced again and again while it serves"),
     Check("leaks", 5, "replaced code dies, and memory does not grow"),
 )
