@@ -55,7 +55,7 @@ def test_one_culprit_is_found_in_logarithmic_time(count: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(orders(), st.data())
 def test_what_is_found_is_bad_and_smallest(graph: tuple[list[str], dict[str, list[str]]], data: st.DataObject) -> None:
-    """With any requirements and any sets that are bad together: found ones are bad, and good without any one of them."""
+    """Whatever requires what, and is bad together: what is found is bad, and good without any one of it."""
     order, requires = graph
     sets = st.sets(st.sampled_from(order), min_size=1, max_size=3)
     runs = Runs(requires, data.draw(st.lists(sets, min_size=1, max_size=3)))
@@ -93,6 +93,7 @@ def test_plugins_that_stay_on_are_in_every_run() -> None:
 
 def test_a_good_or_untried_whole_is_said() -> None:
     """When all together are good there is nothing to find; when that cannot be tried nothing is known."""
-    order, requires = ["a", "b"], {"a": [], "b": []}
+    order: list[str] = ["a", "b"]
+    requires: dict[str, list[str]] = {"a": [], "b": []}
     assert find_culprits(order, requires, Runs(requires, [])).ending is Ending.ALWAYS_GOOD
     assert find_culprits(order, requires, Runs(requires, [], skipped={"a"})).ending is Ending.UNDECIDED
