@@ -17,7 +17,9 @@ from pixsim7_backend.cli import (
     plugins_check,
     plugins_install,
     plugins_new,
+    plugins_settings,
     plugins_switch,
+    plugins_top,
     plugins_watch,
     serve,
     users,
@@ -42,6 +44,8 @@ plugins.app.command()(plugins_switch.enable)
 plugins.app.command()(plugins_switch.disable)
 plugins.app.command()(plugins_switch.reload)
 plugins.app.command()(plugins_switch.retry)
+plugins.app.command()(plugins_settings.settings)
+plugins.app.command()(plugins_top.top)
 plugins.app.command()(plugins_watch.events)
 plugins.app.command()(plugins_watch.leaks)
 plugins.app.command()(plugins_new.new)

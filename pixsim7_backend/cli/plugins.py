@@ -1,4 +1,4 @@
-"""``pixsim7 plugins``: what the plugins are and what a start-up would do. Nothing of them is imported."""
+"""``pixsim7 plugins``: what the plugins are, on the running server or at the next start. Nothing of them is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixsim7_backend.infrastructure.plugins.errors import ControlSocketError
 from pixsim7_backend.infrastructure.plugins.preview import Candidate, Plan, preview, render_graph, render_plan
 from pixsim7_backend.settings import Settings, load_settings
 
-app = typer.Typer(name="plugins", help="Look at the plugins; nothing of them is imported.", no_args_is_help=True)
+app = typer.Typer(name="plugins", help="Look at the plugins, and change them.", no_args_is_help=True)
 
 Directory = Annotated[
     str | None, typer.Option("--dir", help="Plugin directory to look at instead of the configured ones.")

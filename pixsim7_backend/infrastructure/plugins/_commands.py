@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ._change import Change
 from ._hooks import describe_handler
 from ._manager import PluginManager
-from .errors import DependantsEnabledError, PluginError, StateConflictError
+from .errors import DependantsEnabledError, NoSettingsError, PluginError, StateConflictError
 from .states import PluginState
 from .types import normalize_plugin_id
 
@@ -77,6 +78,40 @@ class Commands:
         reports = [self._manager.find_report(record.id) for record in self._manager.iter_records()]
         stopped = [report for report in reports if report is not None]
         return {"stopped": len(stopped), "leaks": [report.to_json() for report in stopped if not report.is_clean]}
+
+    def metrics(self) -> list[Json]:
+        """Return the figures of all plugins, by id."""
+        return self._manager.metrics.to_json()
+
+    def metrics_text(self) -> str:
+        """Return the same for Prometheus to scrape."""
+        return self._manager.metrics.render_prometheus()
+
+    # --- configuring ------------------------------------------------------------------------------
+
+    def settings(self, plugin_id: str) -> Json:
+        """Return a plugin's settings with their schema and sources (secrets masked), and the record's version."""
+        view = self._manager.view_settings(plugin_id)
+        return {**view.to_json(), "record_version": self._manager.version_of(plugin_id)}
+
+    async def change_settings(self, plugin_id: str, patch: Mapping[str, Any], terms: Terms = _NO_TERMS) -> Json:
+        """Change a plugin's stored settings by a merge patch (RFC 7386); null removes a stored value."""
+        manager = self._manager
+        plugin_id = manager.get(plugin_id).id
+        version = self._require(plugin_id, terms.versions)
+        if terms.dry_run:
+            preview = await manager.preview_settings(plugin_id, patch)
+            return {"dry_run": True, "starts": preview.starts, "settings": self._known_settings(plugin_id)}
+        was_running = manager.get(plugin_id).state is PluginState.ENABLED
+        change = manager.change_settings(plugin_id, patch, expected_version=version)
+        await self._noted("change_settings", plugin_id, change)
+        starts = not was_running and manager.get(plugin_id).state is PluginState.ENABLED
+        return {"dry_run": False, "starts": starts, "settings": self._known_settings(plugin_id)}
+
+    def _known_settings(self, plugin_id: str) -> Json | None:
+        with suppress(NoSettingsError):
+            return self.settings(plugin_id)
+        return None
 
     # --- switching --------------------------------------------------------------------------------
 

@@ -39,24 +39,16 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     command: Literal[
-        "list",
-        "get",
-        "plan",
-        "events",
-        "leaks",
-        "enable",
-        "disable",
-        "reload",
-        "retry",
-        "refresh",
-        "withdraw",
-        "forget",
-    ]
+        "list", "get", "plan", "events", "leaks", "metrics", "settings",
+        "enable", "disable", "reload", "retry", "change_settings",
+    ]  # fmt: skip
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     dry_run: bool = False
     cascade: bool = False
     version: int | None = None
     """Change the plugin only if its record has this version."""
+    patch: dict[str, Any] | None = None
+    """Of change_settings: the merge patch."""
     since: int = 0
     """Of events: only happenings with a higher number."""
     folder: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
@@ -73,6 +65,12 @@ class Request(BaseModel):
         if self.id is None:
             raise CommandRefusedError(problem=f'the command {self.command!r} is about one plugin; add "id"')
         return self.id
+
+    @property
+    def merge_patch(self) -> dict[str, Any]:
+        if self.patch is None:
+            raise CommandRefusedError(problem=f'the command {self.command!r} needs a "patch", like {{"level": 3}}')
+        return self.patch
 
     @property
     def terms(self) -> Terms:
@@ -99,6 +97,8 @@ async def answer(commands: Commands, asked: Request) -> Any:
         "plan": commands.plan,
         "events": lambda: commands.events(asked.since),
         "leaks": commands.leaks,
+        "metrics": commands.metrics,
+        "settings": lambda: commands.settings(asked.plugin),
     }
     if asked.command in looks:
         return looks[asked.command]()
@@ -107,6 +107,7 @@ async def answer(commands: Commands, asked: Request) -> Any:
         "disable": lambda: commands.disable(asked.plugin, asked.terms, cascade=asked.cascade),
         "reload": lambda: commands.reload(asked.plugin, asked.terms),
         "retry": lambda: commands.retry(asked.plugin, asked.terms),
+        "change_settings": lambda: commands.change_settings(asked.plugin, asked.merge_patch, asked.terms),
         "refresh": lambda: commands.refresh(asked.changed_folder),
         "withdraw": lambda: commands.withdraw(asked.plugin, cascade=asked.cascade),
         "forget": lambda: commands.forget(asked.plugin),

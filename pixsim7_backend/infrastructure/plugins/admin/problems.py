@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from pixsim7_backend.infrastructure.plugins.errors import (
+    NoSettingsError,
     PluginError,
     PluginNotFoundError,
     PluginSettingsError,
@@ -24,12 +25,12 @@ MEDIA_TYPE = "application/problem+json"
 def problem_of(error: PluginError) -> tuple[int, dict[str, Any]]:
     """Return the status, and the members of the problem besides the standard ones: ``plugin`` and ``error``.
 
-    404: there is no such plugin. 412: its record has another version than ``If-Match`` names. 422: settings
-    that do not fit. 503: the desired state cannot be reached. 409: everything else, which the present state
-    of things forbids.
+    404: there is no such plugin, or it has no settings. 412: its record has another version than
+    ``If-Match`` names. 422: settings that do not fit. 503: the desired state cannot be reached. 409: all
+    else, which the present state of things forbids.
     """
     status = HTTPStatus.CONFLICT
-    if isinstance(error, PluginNotFoundError):
+    if isinstance(error, (PluginNotFoundError, NoSettingsError)):
         status = HTTPStatus.NOT_FOUND
     elif isinstance(error, StateConflictError) and error.plugin:
         status = HTTPStatus.PRECONDITION_FAILED

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from pixsim7_backend.infrastructure.plugins._commands import Commands, Json, Terms
 from pixsim7_backend.infrastructure.plugins._manager import PluginManager
 
 from .problems import MEDIA_TYPE, ProblemRoute
-from .schemas import PluginChange, PluginEventsView, PluginLeaks, PluginPlan, PluginProblem, PluginView
+from .schemas import (
+    PluginChange,
+    PluginEventsView,
+    PluginLeaks,
+    PluginMetricsView,
+    PluginPlan,
+    PluginProblem,
+    PluginSettingsChange,
+    PluginSettingsView,
+    PluginView,
+)
 from .versions import AcceptedVersions, etag
 
 _MEANINGS = {
     404: "There is no such plugin.",
     409: "The present state of things forbids it; `error` has the cause, with the names of others whom it concerns.",
+    422: "The plugin does not accept these settings; `error` names each of them, with an example that would do.",
     412: "The plugin has changed since `If-Match`; look at it again.",
 }
 
@@ -54,7 +66,7 @@ def admin_router(*, guard: Callable[..., Any], prefix: str = "/admin/plugins", t
 
     The app that they are mounted in must have a plugin manager when they are called, not before. They
     belong in front of the plugins' own routes, where the host's routes are anyway. A plugin whose id
-    is the name of a route (``plan``, ``events``, ``leaks``) is reached by another spelling: ``Plan``.
+    is the name of a route (``plan``, ``events``, ``leaks``, ``metrics``) is reached by another spelling: ``Plan``.
 
     Args:
         guard: a dependency (a callable for ``Depends``) that raises unless the caller is an operator.
@@ -97,10 +109,39 @@ async def list_leaks(commands: TheCommands) -> Json:
     return commands.leaks()
 
 
+@_looking.get(
+    "/metrics",
+    response_model=list[PluginMetricsView],
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    name="admin_plugin_metrics",
+)
+async def read_metrics(
+    commands: TheCommands,
+    as_text: Annotated[
+        Literal["json", "prometheus"], Query(alias="format", description="`prometheus`: as text to scrape.")
+    ] = "json",
+) -> list[Json] | Response:
+    """Show what every plugin has done: requests, errors, latency, time on the event loop, stalls, tasks."""
+    if as_text == "prometheus":
+        return PlainTextResponse(commands.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return commands.metrics()
+
+
 @_looking.get("/{plugin_id}", response_model=PluginView, responses=_problems(404), name="admin_read_plugin")
 async def read_plugin(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
     """Show one plugin; its `ETag` can be given back in `If-Match` of a change."""
     return _tagged(commands.plugin(plugin_id), response)
+
+
+@_looking.get(
+    "/{plugin_id}/settings",
+    response_model=PluginSettingsView,
+    responses=_problems(404),
+    name="admin_read_plugin_settings",
+)
+async def read_settings(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
+    """Show a plugin's settings (secrets masked), where each comes from, and their JSON schema for forms."""
+    return _tagged(commands.settings(plugin_id), response)
 
 
 # --- changing -------------------------------------------------------------------------------------
@@ -134,6 +175,25 @@ async def reload(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms,
 async def retry(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
     """Give a plugin that failed, is blocked or was quarantined another chance; one that runs is left alone."""
     return _changed(await commands.retry(plugin_id, terms), response)
+
+
+@_changing.patch(
+    "/{plugin_id}/settings",
+    response_model=PluginSettingsChange,
+    responses=_problems(422),
+    name="admin_change_plugin_settings",
+)
+async def change_settings(
+    plugin_id: PluginId,
+    commands: TheCommands,
+    terms: ChangeTerms,
+    response: Response,
+    patch: Annotated[dict[str, Any], Body(description="JSON merge patch (RFC 7386): null removes a stored value.")],
+) -> Json:
+    """Change a plugin's stored settings; 422 when the plugin would not accept them, and those in force stay."""
+    answer = await commands.change_settings(plugin_id, patch, terms)
+    response.headers["ETag"] = etag(commands.plugin(plugin_id)["record_version"])
+    return answer
 
 
 def _changed(answer: Json, response: Response) -> Json:

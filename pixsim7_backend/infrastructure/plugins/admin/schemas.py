@@ -142,6 +142,61 @@ class PluginLeaks(BaseModel):
     leaks: list[PluginLeakReport]
 
 
+class PluginSettingsView(BaseModel):
+    """A plugin's settings. Secrets are masked; giving the mask back in a patch leaves them as they are."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    plugin: str
+    schema_: dict[str, Any] = Field(alias="schema", description="JSON schema, for forms.")
+    values: dict[str, Any]
+    sources: dict[str, str] = Field(description="Where values come from, by dotted path; else they are defaults.")
+    problems: list[str] = Field(description="Why they cannot be used; empty where they can.")
+    record_version: int = Field(description="The `ETag`.")
+
+
+class PluginSettingsChange(BaseModel):
+    """The answer to a change of settings."""
+
+    dry_run: bool = Field(description="Nothing was changed; it would have been accepted.")
+    starts: bool = Field(description="The plugin, held back by its settings before, starts with the new ones.")
+    settings: PluginSettingsView | None = Field(description="As they are now; null while its code is not loaded.")
+
+
+class PluginLatency(BaseModel):
+    """How long answers took to begin, in seconds; ``counts`` has one more entry than ``bounds``, for all above."""
+
+    bounds: list[float]
+    counts: list[int]
+    sum: float
+    mean: float
+    p50: float | None
+    p95: float | None
+
+
+class PluginMetricsView(BaseModel):
+    """What one plugin has done since it was first served."""
+
+    model_config = ConfigDict(extra="allow")
+
+    plugin: str
+    requests: int
+    errors: int
+    answers: dict[str, int] = Field(examples=[{"2xx": 12, "5xx": 1}])
+    unanswered: int
+    websockets: int
+    in_flight: int
+    latency: PluginLatency
+    loop_seconds: float = Field(description="Time on the event loop for requests.")
+    stalls: int
+    stalled_seconds: float = Field(description="How long it blocked the event loop.")
+    handler_failures: int
+    handler_timeouts: int
+    tasks: int
+    subscriptions: int
+    memory_bytes: int | None = Field(description="Null unless tracemalloc runs.")
+
+
 class PluginProblem(BaseModel):
     """An error as a problem (RFC 9457); ``error`` has the fields of its cause."""
 
