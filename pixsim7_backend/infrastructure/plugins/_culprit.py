@@ -31,12 +31,18 @@ class Culprit:
     inside: str = ""
 
 
-def find_culprit(top: FrameType, directories: Directories, entries: Mapping[CodeType, FindOwner]) -> Culprit:
+def find_culprit(
+    top: FrameType,
+    directories: Directories,
+    entries: Mapping[CodeType, FindOwner],
+    find_task_owner: Callable[[], str | None],
+) -> Culprit:
     """Return who is to answer for what a stack does, seen from its innermost frame.
 
     That is the plugin with the innermost frame, else the one by whose entry the code is reached
-    (a library function as a handler, FastAPI at the plugin's large answer), else the host. Of code of the
-    host the line is the innermost one that is neither of a library nor of the platform.
+    (a library function as a handler, FastAPI at the plugin's large answer) or whose task it is, else
+    the host. Of code of the host the line is the innermost one that is neither of a library nor of the
+    platform.
     """
     for frame in _stack(top):
         plugin = _owner_of(frame.f_code.co_filename, directories)
@@ -46,6 +52,8 @@ def find_culprit(top: FrameType, directories: Directories, entries: Mapping[Code
         find_owner = entries.get(frame.f_code)
         if find_owner is not None and (plugin := find_owner(frame)) is not None:
             return _culprit(plugin, top, top)
+    if (plugin := find_task_owner()) is not None:
+        return _culprit(plugin, top, top)
     own = (frame for frame in _stack(top) if not frame.f_code.co_filename.startswith((_PLATFORM, *_LIBRARIES, "<")))
     return _culprit(None, next(own, top), top)
 

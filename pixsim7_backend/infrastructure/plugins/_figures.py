@@ -146,7 +146,7 @@ class Latency:
         return self.sum / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> float | None:
-        """Return the bound below which ``share`` (0–1) of the requests were, None above the last or without any."""
+        """Return the bound below which ``share`` (0 to 1) of the requests were, None above the last or without any."""
         wanted, seen = share * self.count, 0
         for bound, count in zip(self.bounds, self.counts, strict=False):
             seen += count

@@ -27,17 +27,17 @@ _METRICS: Sequence[_Metric] = (
         lambda it: [({"status": name}, count) for name, count in it.answers.items()],
     ),
     ("websockets_total", "counter", "WebSockets that have ended.", _one(lambda it: it.websockets)),
-    ("unanswered_total", "counter", "Requests whose client left before the answer began.", _one(lambda it: it.unanswered)),
+    ("unanswered_total", "counter", "Requests whose client left before an answer.", _one(lambda it: it.unanswered)),
     ("errors_total", "counter", "Answers of 5xx and exceptions that nobody caught.", _one(lambda it: it.errors)),
     ("requests_in_flight", "gauge", "Requests and WebSockets being served.", _one(lambda it: it.in_flight)),
     ("loop_seconds_total", "counter", "Time on the event loop for requests.", _one(lambda it: it.loop_seconds)),
     ("stalls_total", "counter", "How often it blocked the event loop.", _one(lambda it: it.stalls)),
     ("stalled_seconds_total", "counter", "How long it blocked the event loop.", _one(lambda it: it.stalled_seconds)),
-    ("handler_failures_total", "counter", "Event handlers that raised or overran.", _one(lambda it: it.handler_failures)),
+    ("handler_failures_total", "counter", "Event handlers that failed.", _one(lambda it: it.handler_failures)),
     ("handler_timeouts_total", "counter", "Event handlers that overran.", _one(lambda it: it.handler_timeouts)),
     ("tasks", "gauge", "Running tasks.", _one(lambda it: it.tasks)),
     ("subscriptions", "gauge", "Subscriptions to events.", _one(lambda it: it.subscriptions)),
-    ("memory_bytes", "gauge", "Memory taken by its own lines, while tracemalloc traces.", _one(lambda it: it.memory_bytes)),
+    ("memory_bytes", "gauge", "Memory taken by its own lines, if traced.", _one(lambda it: it.memory_bytes)),
 )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Context
-from types import CodeType
+from types import FrameType
 
-from ._culprit import Culprit, Directories, FindOwner, find_culprit
+from ._culprit import Culprit
 from ._figures import Stall
 
 logger = logging.getLogger("pixsim7.plugins")
@@ -37,8 +37,7 @@ class StallWatch:
 
     Args:
         threshold: seconds by which the loop must be late.
-        directories: returns whose code lies where; asked while the loop stands still.
-        entries: tells whose turn it is from the platform's own frames.
+        find_culprit: tells from the loop's innermost frame who is to answer for it; called in the other thread.
         on_stall: called in the loop's thread when a stall is over.
     """
 
@@ -46,16 +45,14 @@ class StallWatch:
         self,
         threshold: float,
         *,
-        directories: Callable[[], Directories],
-        entries: Mapping[CodeType, FindOwner],
+        find_culprit: Callable[[FrameType], Culprit],
         on_stall: Callable[[Stall], None],
     ) -> None:
         self.current: Stall | None = None
         self.recent: deque[Stall] = deque(maxlen=100)
         self._threshold = threshold
         self._period = threshold / 4
-        self._directories = directories
-        self._entries = entries
+        self._find_culprit = find_culprit
         self._on_stall = on_stall
         self._beat = 0.0
         self._seen: Counter[Culprit] = Counter()
@@ -109,7 +106,7 @@ class StallWatch:
         """Note what the loop's thread runs now; report it once it is late enough, and then ever more rarely."""
         frame = sys._current_frames().get(thread)
         if frame is not None:
-            self._seen[find_culprit(frame, self._directories(), self._entries)] += 1
+            self._seen[self._find_culprit(frame)] += 1
         del frame  # what it holds shall not live longer because somebody looked
         if late > max(self._threshold, self._report_at):
             self.current = self._stall(late)

@@ -31,6 +31,9 @@ SAMPLES: dict[str, Any] = {
     "dependency_state": PluginState.FAILED,
     "current": PluginState.FAILED,
     "wanted": PluginState.ENABLED,
+    "window": 30.0,
+    "pause": 60.0,
+    "trips": 2,
 }
 KINDS = sorted(
     (kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PluginError)),

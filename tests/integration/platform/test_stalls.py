@@ -1,0 +1,155 @@
+"""Who blocks the event loop is named, with the line, while it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pixsim7_backend.infrastructure.plugins import Stall, plugin_hooks
+from pixsim7_backend.infrastructure.plugins.testing import PluginHost, plugin_host, write_plugin
+
+pytestmark = pytest.mark.anyio
+
+QUEST = """
+import re
+import time
+
+@router.get("/sleep")
+async def sleep() -> None:
+    time.sleep(0.5)  # sleeps
+
+@router.get("/regex")
+async def regex() -> None:
+    re.match(r"(a+)+$", "a" * 25 + "b")  # matches
+
+@router.get("/spin")
+async def spin() -> None:
+    end = time.perf_counter() + 0.4
+    while time.perf_counter() < end:
+        sum(range(1000))  # spins
+
+@router.get("/thread")
+def thread() -> None:
+    time.sleep(0.4)
+
+def handler() -> None:
+    time.sleep(0.4)  # handles
+
+async def work() -> None:
+    await asyncio.sleep(0)
+    time.sleep(0.4)  # works
+
+@router.get("/task")
+async def task() -> None:
+    asyncio.create_task(work())
+
+async def on_enable() -> None:
+    plugin_hooks.register("quest:asked", handler)
+    plugin_hooks.register("quest:slept", time.sleep)
+"""
+
+
+def line_of(folder: Path, comment: str) -> tuple[str, int]:
+    file = folder / "manifest.py"
+    lines = file.read_text().splitlines()
+    return str(file), 1 + next(number for number, line in enumerate(lines) if line.endswith(f"# {comment}"))
+
+
+async def stall_of(host: PluginHost) -> Stall:
+    async with asyncio.timeout(5):
+        while not host.manager.metrics.stalls:  # noqa: ASYNC110 - the other thread announces it to the loop only
+            await asyncio.sleep(0.01)
+    return host.manager.metrics.stalls[-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "comment"), [("sleep", "sleeps"), ("regex", "matches"), ("spin", "spins"), ("task", "works")]
+)
+async def test_the_blocking_line_of_a_plugin_is_named(path: str, comment: str, tmp_path: Path) -> None:
+    """A sleeping call, one that keeps the interpreter's lock, a loop, and a task of the plugin's own."""
+    folder = write_plugin(tmp_path, "quest", QUEST)
+    async with plugin_host(tmp_path, stall_threshold=0.15) as host:
+        await asyncio.sleep(0.1)
+        await host.client.get(f"/api/v1/quest/{path}", timeout=30)
+        stall = await stall_of(host)
+        assert (stall.plugin, (stall.file, stall.line)) == ("quest", line_of(folder, comment))
+        assert stall.is_over
+        assert stall.seconds > 0.15
+        figures = host.manager.metrics.of("quest")
+        assert (figures.stalls, figures.stalled_seconds) == (1, stall.seconds)
+
+
+async def test_it_is_named_while_it_blocks_and_again_when_it_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first line is in the log before the block ends; a long one is said again, ever more rarely."""
+    folder = write_plugin(tmp_path, "quest", QUEST.replace("time.sleep(0.5)", "time.sleep(0.9)"))
+    file, line = line_of(folder, "sleeps")
+    async with plugin_host(tmp_path, stall_threshold=0.1) as host:
+        await asyncio.sleep(0.1)
+        with caplog.at_level(logging.WARNING, "pixsim7.plugins"):
+            await host.client.get("/api/v1/quest/sleep")
+            during = [each for each in caplog.records if each.levelno == logging.WARNING]
+            assert 1 <= len(during) <= 2
+            text = during[0].getMessage()
+            assert text.startswith("plugin 'quest' has been blocking the event loop for 0.")
+            assert f" s at {file}:{line} (sleep)" in text
+            await stall_of(host)
+
+
+@pytest.mark.parametrize(("event", "arguments"), [("quest:asked", ()), ("quest:slept", (0.4,))])
+async def test_handlers_are_named_even_if_they_are_library_functions(
+    event: str, arguments: tuple[float, ...], tmp_path: Path
+) -> None:
+    """Without a line of the plugin on the stack, the subscription tells whose turn it is."""
+    write_plugin(tmp_path, "quest", QUEST)
+    async with plugin_host(tmp_path, stall_threshold=0.15) as host:
+        await asyncio.sleep(0.1)
+        await plugin_hooks.emit(event, *arguments)
+        assert (await stall_of(host)).plugin == "quest"
+
+
+async def test_code_of_the_host_is_named_as_the_hosts(tmp_path: Path) -> None:
+    """Plugins are not blamed for it."""
+    write_plugin(tmp_path, "quest", QUEST)
+    async with plugin_host(tmp_path, stall_threshold=0.15) as host:
+
+        @host.app.get("/own")
+        async def own() -> None:
+            time.sleep(0.4)  # noqa: ASYNC251 - that is what is tested
+
+        await asyncio.sleep(0.1)
+        await host.client.get("/own")
+        stall = await stall_of(host)
+        assert (stall.plugin, stall.file, stall.function.rpartition(".")[2]) == (None, __file__, "own")
+        assert str(stall).startswith("the host blocked the event loop for ")
+        assert host.manager.metrics.of("quest").stalls == 0
+
+
+async def test_work_in_threads_and_waiting_block_nothing(tmp_path: Path) -> None:
+    """A synchronous endpoint may take its time."""
+    write_plugin(tmp_path, "quest", QUEST)
+    async with plugin_host(tmp_path, stall_threshold=0.15) as host:
+        await asyncio.gather(*(host.client.get("/api/v1/quest/thread") for _ in range(4)), asyncio.sleep(0.5))
+        assert [each for each in host.manager.metrics.stalls if each.plugin == "quest"] == []
+
+
+async def test_the_watch_ends_with_the_app_and_can_be_left_out(tmp_path: Path) -> None:
+    """No thread is left behind."""
+    write_plugin(tmp_path, "quest", QUEST)
+
+    def watches() -> int:
+        return sum(each.name == "pixsim7 stall watch" for each in threading.enumerate())
+
+    async with plugin_host(tmp_path):
+        assert watches() == 1
+    assert watches() == 0
+    async with plugin_host(tmp_path, stall_threshold=None) as host:
+        assert watches() == 0
+        await host.client.get("/api/v1/quest/sleep")
+        assert not host.manager.metrics.stalls

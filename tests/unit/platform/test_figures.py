@@ -1,0 +1,146 @@
+"""What is counted, and how it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixsim7_backend.infrastructure.plugins._figures import (
+    BUCKETS,
+    Latency,
+    PluginFigures,
+    RequestCounts,
+    Stall,
+    find_place,
+    on_the_clock,
+)
+from pixsim7_backend.infrastructure.plugins._prometheus import render_prometheus
+
+pytestmark = pytest.mark.anyio
+
+
+def test_answers_are_counted_by_class_and_time() -> None:
+    """A bound belongs to its own bucket; 503 is an error, but somebody else's."""
+    counts = RequestCounts()
+    for status, seconds in [(200, 0.001), (204, 0.005), (404, 0.0051), (500, 3.0), (503, 99.0)]:
+        counts.add_answer(status, seconds)
+    assert counts.answers == [0, 0, 2, 0, 1, 2]
+    assert counts.buckets == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]
+    assert (counts.requests, counts.errors, counts.unavailable) == (5, 2, 1)
+
+
+def test_who_asked_is_told_of_faults_only() -> None:
+    """Neither 404 nor 503 is a fault of the plugin."""
+    counts, told = RequestCounts(), []
+    counts.on_fault = lambda: told.append(counts.errors)
+    for status in (200, 404, 503, 500, 502):
+        counts.add_answer(status, 0.1)
+    counts.add_websocket(failed=False)
+    counts.add_websocket(failed=True)
+    assert told == [2, 3, 4]
+
+
+def test_the_place_of_an_exception_is_the_plugins_own_line() -> None:
+    """A library that raises is called from somewhere."""
+    try:
+        json.loads("{")
+    except ValueError as error:
+        here, anywhere = find_place(error.__traceback__, __file__), find_place(error.__traceback__, "/nowhere/")
+    assert here is not None
+    assert here[0] == __file__
+    assert anywhere is not None
+    assert "json" in anywhere[0]
+
+
+async def test_only_time_on_the_loop_is_counted() -> None:
+    """Waiting costs nothing; values, errors and cancellation pass through."""
+    counts = RequestCounts()
+
+    async def code(value: int) -> int:
+        await asyncio.sleep(0.05)
+        try:
+            await asyncio.wait_for(asyncio.sleep(10), 0.01)
+        except TimeoutError:
+            return value
+        return 0
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("no")
+
+    assert await on_the_clock(code(3), counts) == 3
+    assert 0 < counts.loop_seconds < 0.04
+    with pytest.raises(KeyError):
+        await on_the_clock(failing(), counts)
+    task = asyncio.ensure_future(_awaited(counts))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _awaited(counts: RequestCounts) -> None:
+    await on_the_clock(asyncio.sleep(10), counts)
+
+
+@given(st.lists(st.floats(0, 20), min_size=1), st.floats(0.01, 1))
+def test_a_quantile_is_the_bound_of_its_bucket(seconds: list[float], share: float) -> None:
+    """At least that share of the requests was faster."""
+    counts = RequestCounts()
+    for each in seconds:
+        counts.add_answer(200, each)
+    latency = Latency(counts=tuple(counts.buckets), sum=counts.latency_sum)
+    bound = latency.quantile(share)
+    below = sum(each <= (BUCKETS[-1] if bound is None else bound) for each in seconds)
+    assert below >= share * len(seconds) if bound is not None else below < share * len(seconds)
+
+
+def test_without_requests_there_are_no_quantiles() -> None:
+    """Nothing is None, not zero."""
+    assert Latency().quantile(0.5) is None
+    assert Latency().mean == 0
+
+
+def test_prometheus_text_has_help_types_and_escaped_labels() -> None:
+    """Backslash, quote and line break cannot end a label; buckets are cumulative and end in +Inf."""
+    latency = Latency(bounds=(0.1, 1.0), counts=(1, 2, 3), sum=4.5)
+    figures = [
+        PluginFigures(plugin='a"b\\c\nd', answers={"2xx": 5, "5xx": 1}, errors=1, latency=latency),
+        PluginFigures(plugin="other", memory_bytes=7),
+    ]
+    text = render_prometheus(figures)
+    lines = text.splitlines()
+    assert text.endswith("\n")
+    name = r"a\"b\\c\nd"
+    for line in [
+        "# TYPE pixsim7_plugin_requests_total counter",
+        f'pixsim7_plugin_requests_total{{plugin="{name}",status="2xx"}} 5',
+        "# TYPE pixsim7_plugin_request_seconds histogram",
+        f'pixsim7_plugin_request_seconds_bucket{{plugin="{name}",le="0.1"}} 1',
+        f'pixsim7_plugin_request_seconds_bucket{{plugin="{name}",le="1"}} 3',
+        f'pixsim7_plugin_request_seconds_bucket{{plugin="{name}",le="+Inf"}} 6',
+        f'pixsim7_plugin_request_seconds_sum{{plugin="{name}"}} 4.5',
+        f'pixsim7_plugin_request_seconds_count{{plugin="{name}"}} 6',
+        'pixsim7_plugin_memory_bytes{plugin="other"} 7',
+    ]:
+        assert line in lines
+    for kind in ("# HELP ", "# TYPE "):
+        heads = [line.split()[2] for line in lines if line.startswith(kind)]
+        assert len(heads) == len(set(heads))
+    assert render_prometheus([]) == ""
+
+
+def test_figures_and_stalls_are_jsonable() -> None:
+    """The admin API and ``--json`` show them."""
+    figures = json.loads(json.dumps(PluginFigures(plugin="a", answers={"2xx": 1}).to_json()))
+    assert figures["answers"] == {"2xx": 1}
+    assert figures["latency"]["p95"] is None
+    stall = Stall("a", "/a/x.py", 3, "wait", 0.5, "sleep at t.py:1")
+    assert json.loads(json.dumps(stall.to_json()))["line"] == 3
+    assert str(stall) == (
+        "plugin 'a' has been blocking the event loop for 0.50 s at /a/x.py:3 (wait, in sleep at t.py:1)"
+    )
