@@ -92,6 +92,11 @@ class Configurator:
         finally:
             generation.unload()
 
+    async def store(self, change: SettingsChange) -> None:
+        """Store a change; errors as :meth:`StateStore.save`."""
+        await self._plugins.desired.configure(change.plugin, change.stored)
+        self._plugins.records.touch(change.plugin)
+
     def take_effect(self, change: SettingsChange) -> None:
         """Put new settings in force, and look at them anew, for the views; a plugin that they held back may start."""
         generation = self._plugins.generations.get(change.plugin)

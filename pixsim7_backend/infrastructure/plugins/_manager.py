@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -13,20 +13,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ._asking import Asking
 from ._change import Change
 from ._configuring import Configurator, SettingsChange
-from ._desired import Desired, Wish, explain, wish_of
+from ._desired import Desired
 from ._discovery import Discovery, discover_directory, read_folder
 from ._dispatch import PluginRoute
-from ._graph import nearest_name
-from ._hooks import HookBus, Subscription
+from ._hooks import HookBus
 from ._interruption import to_the_end
 from ._inventory import Inventory
 from ._journal import Journal
 from ._ledger import LeakReport
 from ._metrics import PluginMetrics
 from ._ownership import AppKey, running_as_host
-from ._plan import Plan
 from ._plugin_settings import SettingsView
 from ._registrations import own_state
 from ._reporter import Reporter
@@ -41,7 +40,6 @@ from .errors import (
     PluginBusyError,
     PluginDisabledError,
     PluginError,
-    PluginNotFoundError,
     PluginStartupError,
     ReplacementRefusedError,
     StateConflictError,
@@ -62,7 +60,7 @@ class _Operation:
 _operation: ContextVar[_Operation | None] = ContextVar("pixsim7_operation", default=None)
 
 
-class PluginManager:
+class PluginManager(Asking):
     """Loads, enables and disables the plugins of one app, one change at a time.
 
     Records are replaced, never changed: what a caller holds stays as it was.
@@ -111,63 +109,6 @@ class PluginManager:
             is_started=lambda: self._is_started,
         )
         own_state(app)
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    def list_plugins(self) -> list[PluginRecord]:
-        """Return the records of what is loaded, in load order."""
-        plugins = self._plugins
-        order = [*self.plan().order, *sorted(self.plan().held)]
-        return [plugins.records[each] for each in order if each in plugins.generations]
-
-    def iter_records(self) -> Iterator[PluginRecord]:
-        """Yield the record of every plugin that was found, by id."""
-        yield from (self._plugins.records[each] for each in sorted(self._plugins.records))
-
-    def find(self, plugin_id: str) -> PluginRecord | None:
-        """Return the plugin's record, None when there is no such plugin; any spelling of the id will do."""
-        return self._plugins.records.get(normalize_plugin_id(plugin_id))
-
-    def get(self, plugin_id: str) -> PluginRecord:
-        """Return the plugin's record; raise PluginNotFoundError when there is no such plugin."""
-        record = self.find(plugin_id)
-        if record is None:
-            wanted = normalize_plugin_id(plugin_id)
-            raise PluginNotFoundError(plugin=wanted, similar=nearest_name(wanted, self._plugins.records))
-        return record
-
-    def version_of(self, plugin_id: str) -> int:
-        """Return a number that rises whenever the plugin's record, or what is wanted of it, changes."""
-        return self._plugins.records.version_of(self.get(plugin_id).id)
-
-    def wish_for(self, plugin_id: str) -> Wish:
-        """Return whether the plugin shall be on, and who says so."""
-        record = self.get(plugin_id)
-        return wish_of(record, self.desired.is_on(record.id), is_off=record.id in self.settings.disabled)
-
-    def describe(self, plugin_id: str) -> dict[str, Any]:
-        """Return the record as JSON-able values, with what is wanted, why it is otherwise, and its version."""
-        record, wish = self.get(plugin_id), self.wish_for(plugin_id)
-        why = explain(record, wish, self.desired.is_on(record.id))
-        return {
-            **record.to_json(),
-            "desired": wish.to_json(),
-            "why": why,
-            "record_version": self.version_of(plugin_id),
-        }
-
-    def plan(self) -> Plan:
-        """Return what was decided: the load order, what is held back and why."""
-        return self._plugins.plan
-
-    def find_report(self, plugin_id: str) -> LeakReport | None:
-        """Return the leak report of the plugin's last disable, None when there was none."""
-        return self._runner.reports.get(normalize_plugin_id(plugin_id))
-
-    def list_subscriptions(self) -> Sequence[Subscription]:
-        """Return who hears the events of this app, by event, in the order of being called."""
-        found = [each for each in self._hooks.iter_subscriptions() if each.app in (None, self._key)]
-        return sorted(found, key=lambda each: each.event)
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -382,19 +323,6 @@ class PluginManager:
 
     # --- configuring ------------------------------------------------------------------------------
 
-    def view_settings(self, plugin_id: str) -> SettingsView:
-        """Return a plugin's settings, their JSON schema and sources; secrets are masked.
-
-        Raises:
-            PluginNotFoundError: there is no such plugin.
-            NoSettingsError: it has no settings, or they are not known since it was never imported.
-        """
-        return self._configurator.view(self.get(plugin_id))
-
-    def settings_schema(self, plugin_id: str) -> dict[str, Any]:
-        """Return the JSON schema of a plugin's settings, for forms; errors as :meth:`view_settings`."""
-        return dict(self.view_settings(plugin_id).schema)
-
     async def preview_settings(self, plugin_id: str, patch: Mapping[str, Any]) -> SettingsChange:
         """Return what :meth:`change_settings` would do; the errors are the same."""
         async with self._change():
@@ -422,8 +350,7 @@ class PluginManager:
             change = await self._configurator.work_out(record, patch)
             if change.is_empty:
                 return self.view_settings(record.id)
-            await self.desired.configure(record.id, change.stored)
-            self._plugins.records.touch(record.id)
+            await self._configurator.store(change)
             self.settings.checkpoint(f"stored {record.id}")
             self._configurator.take_effect(change)
             if change.starts:
