@@ -77,6 +77,9 @@ class PluginBase(DeclarativeBase):
     """Names of the columns that community plugins may be granted to write."""
 
 
+track_json_columns(PluginBase)  # once: SQLAlchemy never lets go of a class on which it listens
+
+
 def plugin_base(plugin_id: str) -> type[PluginBase]:
     """Return a new declarative base with a registry and MetaData of its own.
 
@@ -95,7 +98,6 @@ def plugin_base(plugin_id: str) -> type[PluginBase]:
         "_sa_registry": own,
     }
     base: type[PluginBase] = types.new_class(name, (PluginBase,), exec_body=lambda body: body.update(members))
-    track_json_columns(base)
     _bases.add(base)
     owner = current_owner()
     if owner is not None:  # a generation of a plugin, whose models go when its code does
