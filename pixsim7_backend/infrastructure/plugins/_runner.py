@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 
 from ._change import Change
-from ._dispatch import PluginRoute
+from ._dispatch import PluginMount, PluginRoute
 from ._generation import Generation
 from ._hooks import HookBus
 from ._interruption import off_loop
 from ._inventory import Inventory
 from ._ledger import LeakReport
+from ._metrics import PluginMetrics
 from ._modules import put_back, read_files_anew, take_out
 from ._replacement import Replacement
 from ._reporter import Reporter
@@ -37,10 +38,14 @@ class Runner:
         route: PluginRoute,
         settings: PluginSettings,
         *,
+        metrics: PluginMetrics,
         hooks: HookBus,
         reporter: Reporter,
     ) -> None:
         self.reports: dict[str, LeakReport] = {}
+        self.stand_ins: dict[str, PluginMount] = {}
+        """What answers for plugins as long as they do not serve themselves."""
+        self._metrics = metrics
         self._app = app
         self._plugins = plugins
         self._route = route
@@ -115,8 +120,10 @@ class Runner:
         generation.is_prepared = True
 
     def publish(self) -> None:
-        """Serve the routes of what is enabled, and of nothing else."""
-        self._route.publish(self._plugins.mounts_of(self._plugins.ids_in(PluginState.ENABLED)))
+        """Serve the routes of what is enabled, and what stands in for others."""
+        mounts = self._plugins.mounts_of(self._plugins.ids_in(PluginState.ENABLED))
+        self._metrics.watch(mounts)
+        self._route.publish(mounts | {each: it for each, it in self.stand_ins.items() if each not in mounts})
 
     # --- down -------------------------------------------------------------------------------------
 
