@@ -188,7 +188,8 @@ def _emptying(database: Database) -> list[str]:
     """Return the statements, referring tables first; DELETE, since TRUNCATE costs tenths of a second."""
     with database.session() as session:
         ordered = [name for name, _ in inspect(session.connection()).get_sorted_table_and_fkc_names() if name]
-    deletes = [f'DELETE FROM "{name}"' for name in reversed(ordered) if not name.startswith("alembic_")]
+    kept = ("alembic_", "plugin_state")  # what the running manager knows to be stored
+    deletes = [f'DELETE FROM "{name}"' for name in reversed(ordered) if not name.startswith(kept)]
     restart = "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
     return deletes if database.is_sqlite else [*deletes, restart]
 

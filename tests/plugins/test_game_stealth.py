@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks, ports
 from pixsim7_backend.infrastructure.plugins.testing import override_by_name
@@ -178,6 +179,20 @@ async def test_standing_falls_where_it_exists_and_stays_stored(
     assert stored["relationships"][key]["flags"] == {"met": True, "caught_pickpocketing": True}
     assert stored["relationships"]["npc:77"] == {"score": 5}
     assert stored["flags"]["coins"] == 3
+
+
+async def test_an_operator_tunes_it_while_people_play(
+    running_app: FastAPI, admin_client: httpx.AsyncClient, user_client: httpx.AsyncClient, dice: Load
+) -> None:
+    """With a changed setting the very next attempt costs as much suspicion as it says, without a restart."""
+    manager = running_app.state.plugin_manager
+    session_id, npc_id = await make_stage(admin_client, user_client)
+    for seen, expected in ((0.5, 0.5), (None, 0.75)):
+        await manager.change_settings("game-stealth", {"suspicion_when_seen": seen})
+        dice(0.9, 0.0)
+        answer = await user_client.post("/api/v1/game/stealth/pickpocket", json=attempt(session_id, npc_id))
+        assert answer.json()["detected"]
+        assert (await read(user_client, session_id))["flags"]["stealth"]["suspicion"] == {f"npc:{npc_id}": expected}
 
 
 async def test_an_attempt_is_announced_and_entered_into_the_history(

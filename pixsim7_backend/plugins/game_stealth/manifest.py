@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from pixsim7_backend.db import DbSession, ReadOnlyDb
 from pixsim7_backend.db.models import utc_now
-from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks
+from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks, plugin_settings
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 from pixsim7_backend.plugins import game_npcs as npcs
 from pixsim7_backend.plugins import game_sessions as sessions
@@ -19,6 +19,7 @@ from pixsim7_backend.storable import PathId
 from . import rules
 from .chance import Roll
 from .schemas import PickpocketAttempt, PickpocketResult, StealthRecord
+from .settings import StealthSettings
 
 # Define manifest
 manifest = PluginManifest(
@@ -33,6 +34,9 @@ manifest = PluginManifest(
     requires_db=True,
     enabled=True,
 )
+
+# Define settings
+settings_model = StealthSettings
 
 # Define router
 router = APIRouter(prefix="/game/stealth", tags=["game-stealth"])
@@ -52,7 +56,14 @@ def attempt_pickpocket(attempt: PickpocketAttempt, user: CurrentUser, db: DbSess
     state = session.state()
     attempt.require_world(state.world_id)
     drawn = rules.Draws(success=roll(), detection=roll())
-    outcome = rules.pickpocket(state.flags, state.relationships, attempt.in_rules(), drawn, at=utc_now().isoformat())
+    outcome = rules.pickpocket(
+        state.flags,
+        state.relationships,
+        attempt.in_rules(),
+        drawn,
+        at=utc_now().isoformat(),
+        settings=plugin_settings.of(StealthSettings),
+    )
     plugin_hooks.emit_after_commit(
         db, PluginEvents.INTERACTION_EXECUTED, session.id, attempt.npc_id, "pickpocket", outcome.entry
     )

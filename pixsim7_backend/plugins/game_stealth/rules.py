@@ -12,7 +12,7 @@ Keys written, all under the session's ``flags`` and ``relationships``:
 ``flags.stealth["caught_by_npc_<id>"]``                true after the first time seen
 ``flags.stealth.suspicion["npc:<id>"]``                number in [0, 1]
 ``relationships["npc:<id>"].flags.caught_pickpocketing``  true after the first time seen
-``relationships["npc:<id>"].score``, ``.affinity``     10 less each time seen, where they exist
+``relationships["npc:<id>"].score``, ``.affinity``     less each time seen, where they exist
 =====================================================  ==============================================
 """
 
@@ -22,6 +22,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
+
+from .settings import StealthSettings
 
 __all__ = [
     "Attempt",
@@ -34,10 +36,7 @@ __all__ = [
     "suspicions_in",
 ]
 
-SUSPICION_WHEN_SEEN = 0.25
-SUSPICION_WHEN_UNSEEN = -0.05
-SUSPICION_WEIGHT = 0.3
-STANDING_LOST_WHEN_SEEN = 10
+_USUAL = StealthSettings()
 
 JsonObject = dict[str, Any]
 
@@ -73,15 +72,23 @@ class Outcome:
     relationships: JsonObject
 
 
-def pickpocket(flags: JsonObject, relationships: JsonObject, attempt: Attempt, draws: Draws, *, at: str) -> Outcome:
+def pickpocket(
+    flags: JsonObject,
+    relationships: JsonObject,
+    attempt: Attempt,
+    draws: Draws,
+    *,
+    at: str,
+    settings: StealthSettings = _USUAL,
+) -> Outcome:
     """Play one attempt: success and detection are drawn apart, so both, either or none may happen.
 
     A draw below the chance is a hit, so that 0 never and 1 always happens. The NPC's suspicion
-    before the attempt adds ``0.3 * suspicion`` to the chance to be seen. Inputs are left as they are.
+    before the attempt, weighted, adds to the chance to be seen. Inputs are left as they are.
     """
     suspicion = suspicion_of(flags, attempt.npc_id)
     success = draws.success < attempt.base_success_chance
-    detected = draws.detection < attempt.detection_chance + SUSPICION_WEIGHT * suspicion
+    detected = draws.detection < attempt.detection_chance + settings.suspicion_weight * suspicion
     entry = {
         "npc_id": attempt.npc_id,
         "slot_id": attempt.slot_id,
@@ -94,8 +101,12 @@ def pickpocket(flags: JsonObject, relationships: JsonObject, attempt: Attempt, d
         detected=detected,
         message=_message(attempt.npc_id, success=success, detected=detected),
         entry=entry,
-        flags=_with_entry(flags, entry, suspicion),
-        relationships=_after_being_seen(relationships, attempt.npc_id) if detected else dict(relationships),
+        flags=_with_entry(flags, entry, _next_suspicion(suspicion, settings, detected=detected)),
+        relationships=(
+            _after_being_seen(relationships, attempt.npc_id, settings.standing_lost)
+            if detected
+            else dict(relationships)
+        ),
     )
 
 
@@ -129,29 +140,28 @@ def _with_entry(flags: JsonObject, entry: JsonObject, suspicion: float) -> JsonO
         record[f"stole_from_npc_{npc_id}"] = True
     if entry["detected"]:
         record[f"caught_by_npc_{npc_id}"] = True
-    after = _next_suspicion(suspicion, detected=entry["detected"])
-    record["suspicion"] = {**suspicions_in(flags), _npc_key(npc_id): after}
+    record["suspicion"] = {**suspicions_in(flags), _npc_key(npc_id): suspicion}
     return {**flags, "stealth": record}
 
 
-def _next_suspicion(suspicion: float, *, detected: bool) -> float:
-    step = SUSPICION_WHEN_SEEN if detected else SUSPICION_WHEN_UNSEEN
+def _next_suspicion(suspicion: float, settings: StealthSettings, *, detected: bool) -> float:
+    step = settings.suspicion_when_seen if detected else -settings.suspicion_forgotten
     # Rounded: twenty small steps must not leave 0.15000000000000002 in what a client reads.
     return round(min(1.0, max(0.0, suspicion + step)), 4)
 
 
-def _after_being_seen(relationships: JsonObject, npc_id: int) -> JsonObject:
+def _after_being_seen(relationships: JsonObject, npc_id: int, lost: float) -> JsonObject:
     relationship = _object(relationships.get(_npc_key(npc_id)))
     relationship["flags"] = {**_object(relationship.get("flags")), "caught_pickpocketing": True}
     for standing in ("score", "affinity"):
         if _is_number(relationship.get(standing)):
-            relationship[standing] = _lowered(relationship[standing])
+            relationship[standing] = _lowered(relationship[standing], lost)
     return {**relationships, _npc_key(npc_id): relationship}
 
 
-def _lowered(standing: float) -> float:
+def _lowered(standing: float, lost: float) -> float:
     # The floor of 0 must not lift somebody who already stands below it.
-    return min(standing, max(0, standing - STANDING_LOST_WHEN_SEEN))
+    return min(standing, max(0, standing - lost))
 
 
 def _message(npc_id: int, *, success: bool, detected: bool) -> str:

@@ -18,6 +18,7 @@ from pixsim7_backend.plugins.game_stealth.rules import (
     stealth_record,
     suspicion_of,
 )
+from pixsim7_backend.plugins.game_stealth.settings import StealthSettings
 
 AT = "2030-01-01T00:00:00+00:00"
 SUCCEEDS_UNSEEN = Draws(success=0.0, detection=0.999)
@@ -48,9 +49,11 @@ def play(
     relationships: dict[str, Any] | None = None,
     *,
     tried: Attempt | None = None,
+    tuned: StealthSettings | None = None,
 ) -> Outcome:
     """One attempt with these draws on a session that holds this."""
-    return pickpocket(flags or {}, relationships or {}, tried or attempt(), drawn, at=AT)
+    settings = tuned or StealthSettings()
+    return pickpocket(flags or {}, relationships or {}, tried or attempt(), drawn, at=AT, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +207,15 @@ def test_a_series_keeps_every_attempt_and_the_sums_agree(series: list[tuple[Draw
     assert len(attempts) == len(series)
     assert ("stole_from_npc_3" in record) is any(entry["success"] for entry in attempts)
     assert ("caught_by_npc_3" in record) is any(entry["detected"] for entry in attempts)
+
+
+def test_settings_say_what_being_seen_costs() -> None:
+    """Each setting has its effect; unseen attempts fade by what is set."""
+    tuned = StealthSettings(suspicion_when_seen=0.4, suspicion_forgotten=0.1, suspicion_weight=1, standing_lost=3)
+    seen = play(FAILS_SEEN, relationships={"npc:3": {"score": 50}}, tuned=tuned)
+    assert suspicion_of(seen.flags, 3) == 0.4
+    assert seen.relationships["npc:3"]["score"] == 47
+    weighed = play(Draws(success=0.9, detection=0.35), seen.flags, tried=attempt(detection=0.0), tuned=tuned)
+    assert weighed.detected
+    unseen = play(FAILS_UNSEEN, seen.flags, tried=attempt(detection=0.0), tuned=tuned)
+    assert suspicion_of(unseen.flags, 3) == 0.3
