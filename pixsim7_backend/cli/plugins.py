@@ -1,4 +1,4 @@
-"""``pixsim7 plugins``: what the plugins are, on the running server or at the next start. Nothing of them is imported."""
+"""``pixsim7 plugins``: what the plugins are, now or at the next start. Nothing of them is imported here."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ logger = logging.getLogger("pixsim7.plugins")
 _LONGEST_LINE = 1 << 20
 _MOST_CLIENTS = 32
 _CLOSING_SECONDS = 5.0
+_DISCARDING_SECONDS = 2.0
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -171,6 +172,7 @@ class ControlServer:
             refusal = self._refusal(writer)
             if refusal:
                 await _write(writer, _failure(CommandRefusedError(problem=refusal)))
+                await _discard(reader)
             else:
                 await self._converse(reader, writer, task)
         except (ConnectionError, asyncio.CancelledError):
@@ -202,6 +204,7 @@ class ControlServer:
             except asyncio.LimitOverrunError:
                 problem = f"a request is longer than {_LONGEST_LINE} bytes"
                 await _write(writer, _failure(CommandRefusedError(problem=problem)))
+                await _discard(reader)
                 return
             self._busy.add(task)
             await _write(writer, await self._reply(line))
@@ -222,6 +225,14 @@ class ControlServer:
 
 def _failure(error: PluginError) -> Json:
     return {"ok": False, "error": error.to_json()}
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    """Read on to the end of the line for a while: closing before that would take the answer back."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARDING_SECONDS):
+            while (chunk := await reader.read(1 << 16)) and b"\n" not in chunk:
+                pass
 
 
 async def _write(writer: asyncio.StreamWriter, reply: Json) -> None:
