@@ -8,6 +8,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -76,7 +77,7 @@ class PluginTables:
         try:
             with part.open("xb") as stream:
                 part.chmod(0o600)
-                with self._database.reading_engine.connect() as connection, connection.begin():
+                with self._reading_at_one_moment() as connection:
                     _write_zip(stream, connection, names, {"plugin": plugin_id, "revision": revision})
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -84,6 +85,15 @@ class PluginTables:
         finally:
             part.unlink(missing_ok=True)
         return target
+
+    @contextmanager
+    def _reading_at_one_moment(self) -> Iterator[Connection]:
+        """Give a transaction that sees the database as it was at its beginning; SQLite's always do."""
+        with self._database.reading_engine.connect() as connection:
+            if not self._database.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
 
 def tables_of(source: MigrationSource) -> tuple[str, ...]:
@@ -99,8 +109,6 @@ def tables_of(source: MigrationSource) -> tuple[str, ...]:
 
 
 def _write_zip(stream: BinaryIO, connection: Connection, names: tuple[str, ...], about: Mapping[str, Any]) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     present = set(inspect(connection).get_table_names())
     counts: dict[str, int] = {}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -112,19 +120,14 @@ def _write_zip(stream: BinaryIO, connection: Connection, names: tuple[str, ...],
 
 
 def _write_table(archive: zipfile.ZipFile, connection: Connection, name: str) -> int:
-    count = 0
-    with archive.open(f"{name}.jsonl", "w", force_zip64=True) as lines:
-        for row in _iter_rows(connection, name):
-            lines.write(json.dumps(row, ensure_ascii=False, default=_jsonable).encode() + b"\n")
-            count += 1
-    return count
-
-
-def _iter_rows(connection: Connection, name: str) -> Iterator[dict[str, Any]]:
     table = Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
     statement = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_AT_ONCE)
-    for row in connection.execute(statement).mappings():
-        yield dict(row)
+    count = 0
+    with archive.open(f"{name}.jsonl", "w", force_zip64=True) as lines, connection.execute(statement) as rows:
+        for row in rows.mappings():
+            lines.write(json.dumps(dict(row), ensure_ascii=False, default=_jsonable).encode() + b"\n")
+            count += 1
+    return count
 
 
 def _jsonable(value: object) -> Any:

@@ -103,10 +103,9 @@ def installer(settings: Settings, into: Path) -> Iterator[Installer]:
     Raises:
         CommandError: the database does not answer, or a plugin's migrations cannot be used.
     """
+    from pixsim7_backend.cli.desired import read_desired
     from pixsim7_backend.db import Database, DataLayerError
     from pixsim7_backend.plugin_data import PluginTables
-
-    from pixsim7_backend.cli.desired import read_desired
 
     directories = plugin_directories(settings)
     live = find_server(settings)

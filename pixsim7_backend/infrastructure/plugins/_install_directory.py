@@ -197,7 +197,7 @@ class InstallDirectory:
             _rename(target, removed)
             self._reached("taken-away")
             yield removed
-        for rest in (removed, self._own / "former" / folder):
+        for rest in (removed.parent, self._own / "former" / folder):
             _delete(rest)
         (self._own / "receipts" / f"{folder}.json").unlink(missing_ok=True)
         self._reached("deleted")
