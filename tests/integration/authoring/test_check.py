@@ -248,3 +248,10 @@ def test_settings_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest
     result = _result(_check_apart(folder), "settings")
     assert result.note == "required: token"
     assert [finding.what for finding in result.findings] == ["setting 'anything' takes any value"]
+
+
+def test_every_check_is_documented() -> None:
+    """docs/writing-plugins.md has each check with its weight and what it proves, and no other."""
+    text = (PLUGINS_DIR.parents[1] / "docs" / "writing-plugins.md").read_text()
+    rows = "".join(f"| {check.name} | {check.weight} | {check.proves} |\n" for check in CHECKS)
+    assert f"| check | weight | what it proves |\n|---|---|---|\n{rows}\n" in text
