@@ -13,10 +13,10 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-annotate --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint bench docs lock clean
+.PHONY: help serve demo test test-faults lint bench docs lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.runtime ## Run the backend at http://127.0.0.1:8000 (HOST, PORT and WORKERS change that)
 	@exec $(BIN)/pixsim7 serve
@@ -26,6 +26,9 @@ demo: $(VENV)/.runtime ## Fill a small world and play it through over HTTP
 
 test: lint ## Check everything: format, lint, types, layers, tests
 	$(BIN)/pytest -q -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-faults: $(VENV)/.dev ## Kill, cancel and confuse the platform for longer than the tests do (FAULT_ROUNDS)
+	FAULT_ROUNDS=$${FAULT_ROUNDS:-20} $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and layers only
 	$(BIN)/ruff format --check $(CODE)

@@ -27,9 +27,9 @@ class Start:
     plugins: str
     data: str
     changes: tuple[tuple[str, ...], ...] = ()
-    """Manager methods with their arguments; ``("write", id, version)`` writes new code."""
+    """Manager methods with their arguments, or ``("write", id, version, replace)`` and ``("cascade", id)``."""
     die_at: str = ""
-    """The checkpoint at which the process kills itself."""
+    """The checkpoint at which the process kills itself: one of its changes, without any one of its start."""
     options: dict[str, Any] = field(default_factory=dict)
     stop: bool = True
     """Whether it is stopped in order in the end."""
@@ -131,11 +131,12 @@ async def _serve(start: Start) -> dict[str, Any]:
     from tests.faults.scenes import write_everything
 
     def checkpoint(name: str) -> None:
-        if name == start.die_at:
+        if name == start.die_at and (is_up or not start.changes):
             os.kill(os.getpid(), signal.SIGKILL)
         reached.append(name)
 
     reached: list[str] = []
+    is_up = False
     data = Path(start.data)
     try:
         manager = init_plugin_manager(
@@ -144,17 +145,21 @@ async def _serve(start: Start) -> dict[str, Any]:
             disabled=(),
             store=FileStateStore(data / FILE_NAME),
             startup_journal=StartupJournal(data / "starts"),
+            prepare=lambda _record, _folder: None,  # the backend's would import the database layer each time
             checkpoint=checkpoint,
             **start.options,
         )
         await manager.enable_all()
     except PluginError as error:
         return {"aborted": error.to_json()}
+    is_up = True
+    started = len(reached)
     refused = []
     for method, *arguments in start.changes:
         try:
             if method == "write":
-                write_everything(Path(start.plugins), arguments[0], int(arguments[1]))
+                plugin, version, replace = arguments
+                write_everything(Path(start.plugins), plugin, int(version), replace=replace)
             elif method == "cascade":
                 await manager.disable(arguments[0], cascade=True)
             else:
@@ -166,7 +171,7 @@ async def _serve(start: Start) -> dict[str, Any]:
         "records": {each.id: each.to_json() for each in manager.iter_records()},
         "switched": dict(manager.desired.state.switched),
         "contradictions": list(iter_contradictions(manager)),
-        "reached": reached,
+        "reached": reached[started:],
         "refused": refused,
     }
     if start.stop:
