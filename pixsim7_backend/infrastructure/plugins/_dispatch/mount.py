@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.middleware import Middleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute, Match, Mount, NoMatchFound
@@ -25,7 +25,7 @@ from . import fastapi_internals
 from .claims import RouteClaim, is_flat, iter_claims, list_routes, public_path, same_routes
 from .exceptions import PluginExceptionMiddleware
 from .exchange import LEFT, Exchange, HttpExchange, WebSocketExchange
-from .paths import shortest, static_prefix
+from .paths import route_path, shortest, static_prefix
 from .table import RouteTable, Target
 
 _RUN_KEY = "pixsim7.run"
@@ -334,9 +334,16 @@ def _public_targets(routers: Iterable[APIRouter], routes: Iterable[BaseRoute]) -
 
 
 def _match_only(context: RouteContext) -> Callable[[Scope], tuple[Match, Scope]]:
+    """Return what tells whether the route matches; its router finds the parameters when it runs."""
     effective: Callable[[Scope], tuple[Match, Scope]] = context.matches
+    expression = getattr(context, "path_regex", None)
+    if not isinstance(context.original_route, APIRoute) or expression is None:
+        return lambda scope: (effective(scope)[0], {})
+    fits, methods = expression.match, context.methods or ()
 
     def matches(scope: Scope) -> tuple[Match, Scope]:
-        return effective(scope)[0], {}
+        if scope["type"] != "http" or not fits(route_path(scope)):
+            return Match.NONE, {}
+        return (Match.FULL if not methods or scope["method"] in methods else Match.PARTIAL), {}
 
     return matches
