@@ -39,6 +39,8 @@ def serve(
         os.environ["SAFE_MODE"] = "true"  # where the processes of the workers find it
     given = {"host": host, "port": port, "workers": workers}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    if workers is not None:
+        os.environ["WORKERS"] = str(workers)  # each of them has to know that there are others
     check_address(settings)
     configure_logging(settings.log_format, settings.log_level)
     config = uvicorn.Config(

@@ -50,10 +50,14 @@ class Configurator:
         Raises:
             NoSettingsError: it has none, or they were never read.
         """
-        view = self._plugins.book.find_view(record.id)
-        if view is None:
+        generation, book = self._plugins.generations.get(record.id), self._plugins.book
+        if generation is not None and generation.owner.settings.current is not None:
+            with running_as(generation.owner, Entry.HOOK):
+                return book.view(record.id, generation.owner.settings.current)
+        unusable = book.find_unusable(record.id)
+        if unusable is None:
             raise self._no_settings(record)
-        return view
+        return unusable
 
     async def work_out(self, record: PluginRecord, patch: Mapping[str, Any]) -> SettingsChange:
         """Return the change that ``patch`` makes; nothing is changed by that.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -91,11 +91,17 @@ class SettingsBook:
     def __init__(self, sources: SettingsSources, stored: Callable[[str], Mapping[str, Any]]) -> None:
         self._sources = sources
         self._stored = stored
-        self._views: dict[str, SettingsView] = {}
+        self._unusable: dict[str, SettingsView] = {}
 
-    def find_view(self, plugin_id: str) -> SettingsView | None:
-        """Return what was last read for a plugin; None where its model was never seen."""
-        return self._views.get(plugin_id)
+    def view(self, plugin_id: str, value: BaseModel) -> SettingsView:
+        """Return settings in force as an operator may see them."""
+        schema = read_schema(plugin_id, type(value))
+        layers = self._layers(plugin_id, schema, self._stored(plugin_id))
+        return _view(plugin_id, schema, layers, dump(value))
+
+    def find_unusable(self, plugin_id: str) -> SettingsView | None:
+        """Return what a plugin could not be started with; None where nothing of the kind is known."""
+        return self._unusable.get(plugin_id)
 
     def resolve(self, plugin_id: str, model: type[M], stored: Mapping[str, Any] | None = None) -> M:
         """Return the settings that are to be in force, validated, or that would be with these stored values.
@@ -109,17 +115,17 @@ class SettingsBook:
         schema = read_schema(plugin_id, model)
         is_trial = stored is not None
         kept = self._stored(plugin_id) if stored is None else stored
-        layers = self._layers(plugin_id, schema, self._open(plugin_id, kept))
-        merged = merge_layers([each.values for each in layers])
+        layers = self._layers(plugin_id, schema, kept)
         try:
-            value = _validate(plugin_id, model, schema, layers, merged)
-        except PluginSettingsError as error:
+            opened = [*layers[:-1], replace(layers[-1], values=self._open(plugin_id, kept))]
+            value = _validate(plugin_id, model, schema, opened)
+        except (PluginSettingsError, SecretStorageError) as error:
             if not is_trial:
-                self._note(plugin_id, schema, layers, merged, error)
+                self._unusable[plugin_id] = _view(plugin_id, schema, layers, _merged(layers), error)
             raise
         if not is_trial:
             _warn_of_unknown(plugin_id, schema, layers)
-            self._note(plugin_id, schema, layers, dump(value), None)
+            self._unusable.pop(plugin_id, None)
         return value
 
     def patched(self, plugin_id: str, model: type[BaseModel], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,15 +192,18 @@ class SettingsBook:
         cipher = self._sources.cipher
 
         def seal(path: Path, secret: Any) -> Any:
+            instead = f"set {_variable(plugin_id, path)} in the environment instead"
             if cipher is None:
+                problem = "there is no cipher, and secrets are never stored in clear"
+                way_out = f"{instead}, or pass `cipher=` to init_plugin_manager"
+                raise SecretStorageError(plugin=plugin_id, field=dotted(path), problem=problem, way_out=way_out)
+            try:
+                return {_SEALED: cipher.encrypt(json.dumps(secret), context=f"{plugin_id}:{dotted(path)}")}
+            except (ValueError, OSError) as error:
+                problem = f"it cannot be encrypted ({error})"
                 raise SecretStorageError(
-                    plugin=plugin_id,
-                    field=dotted(path),
-                    problem="there is no cipher, and secrets are never stored in clear",
-                    way_out=f"set {_variable(plugin_id, path)} in the environment instead,"
-                    " or pass `cipher=` to init_plugin_manager",
-                )
-            return {_SEALED: cipher.encrypt(json.dumps(secret), context=f"{plugin_id}:{dotted(path)}")}
+                    plugin=plugin_id, field=dotted(path), problem=problem, way_out=instead
+                ) from error
 
         return seal
 
@@ -214,7 +223,7 @@ class SettingsBook:
             if cipher is None:
                 raise ValueError("there is no cipher")  # noqa: TRY301 - one text for all that keeps it shut
             return json.loads(cipher.decrypt(token, context=f"{plugin_id}:{dotted(path)}"))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise SecretStorageError(
                 plugin=plugin_id,
                 field=dotted(path),
@@ -222,18 +231,18 @@ class SettingsBook:
                 way_out="bring back the former SECRET_KEY (or key file), or set the secret anew",
             ) from error
 
-    # --- views ------------------------------------------------------------------------------------
 
-    def _note(
-        self, plugin_id: str, schema: SettingsSchema, layers: list[_Layer], values: Any, error: PluginError | None
-    ) -> None:
-        self._views[plugin_id] = SettingsView(
-            plugin=plugin_id,
-            schema=schema.json,
-            values=schema.change_secrets(values, lambda _, secret: MASK if secret != "" else ""),
-            sources={dotted(path): layer.source(path) for layer in layers for path in _leaves(layer.values)},
-            problems=tuple(map(str, error.fields["problems"])) if error else (),
-        )
+def _view(
+    plugin_id: str, schema: SettingsSchema, layers: list[_Layer], values: Any, error: PluginError | None = None
+) -> SettingsView:
+    problems = error.fields.get("problems", (error,)) if error else ()
+    return SettingsView(
+        plugin=plugin_id,
+        schema=schema.json,
+        values=schema.change_secrets(values, lambda _, secret: MASK if secret != "" else ""),
+        sources={dotted(path): layer.source(path) for layer in layers for path in _leaves(layer.values)},
+        problems=tuple(map(str, problems)),
+    )
 
 
 def read_schema(plugin_id: str, model: type[BaseModel]) -> SettingsSchema:
@@ -253,11 +262,13 @@ def dump(value: BaseModel) -> dict[str, Any]:
 # --- problems -------------------------------------------------------------------------------------
 
 
-def _validate(
-    plugin_id: str, model: type[M], schema: SettingsSchema, layers: list[_Layer], merged: Mapping[str, Any]
-) -> M:
+def _merged(layers: list[_Layer]) -> dict[str, Any]:
+    return merge_layers([each.values for each in layers])
+
+
+def _validate(plugin_id: str, model: type[M], schema: SettingsSchema, layers: list[_Layer]) -> M:
     try:
-        return model.model_validate(merged)
+        return model.model_validate(_merged(layers))
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
         problems = [_problem(plugin_id, schema, layers, each) for each in found]
@@ -270,7 +281,8 @@ def _validate(
 def _problem(plugin_id: str, schema: SettingsSchema, layers: list[_Layer], found: ErrorDetails) -> SettingProblem:
     place, message = found["loc"], found["msg"]
     example = schema.example(schema.at(place)) if place else "..."
-    layer = next((each for each in reversed(layers) if _has(each.values, place)), None)
+    layer = max(reversed(layers), key=lambda each: _depth(each.values, place))
+    is_known = _depth(layer.values, place) > 0
     if found["type"] == "missing":
         variable, nested = _variable(plugin_id, place), _nested((plugin_id, *place), example)
         way = f"set {variable}={_text(example)}, or `plugins: {nested}` in config.yaml, or store it"
@@ -278,15 +290,22 @@ def _problem(plugin_id: str, schema: SettingsSchema, layers: list[_Layer], found
     text = message.removeprefix("Value error, ")
     return SettingProblem(
         field=dotted(place) or "all",
-        source=layer.source(place) if layer and place else "",
+        source=layer.source(place) if is_known else "",
         problem=f"{text[:1].lower()}{text[1:]}",
-        example=layer.write(place, example) if layer and place else "change one of them",
+        example=layer.write(place, example) if is_known else "change one of them",
     )
 
 
-def _has(values: Any, place: Path) -> bool:
-    """Tell whether a document says something at the place, or at the first step of it that it knows."""
-    return bool(place) and isinstance(values, Mapping) and place[0] in values
+def _depth(values: Any, place: Path) -> int:
+    """Return how many steps of the place a document has; names of alternatives are no steps of documents."""
+    depth = 0
+    for step in place:
+        if (isinstance(values, Mapping) and step in values) or (
+            isinstance(values, list) and isinstance(step, int) and step < len(values)
+        ):
+            values = values[step]
+            depth += 1
+    return depth
 
 
 def _refuse_unknown(plugin_id: str, schema: SettingsSchema, patch: Mapping[str, Any]) -> None:
@@ -365,7 +384,7 @@ def _nearest(names: Mapping[Path, str], path: Path, prefix: str) -> str:
 
 
 def _leaves(values: Any, path: Path = ()) -> list[Path]:
-    if isinstance(values, Mapping) and values:
+    if isinstance(values, Mapping) and values and _SEALED not in values:
         return [leaf for name, each in values.items() for leaf in _leaves(each, (*path, name))]
     return [path] if path else []
 

@@ -152,6 +152,11 @@ WRONG = {
         {},
         "limits.per_day (environment variable PLUGIN_SHOP__LIMITS__PER_DAY): input should be a valid integer",
     ),
+    "beside stored": (
+        {"PLUGIN_SHOP__LIMITS__PER_DAY": "many"},
+        {"limits": {"names": ["x"]}},
+        "limits.per_day (environment variable PLUGIN_SHOP__LIMITS__PER_DAY): input should be a valid integer",
+    ),
     "stored": (
         {},
         {"discount": 7},
@@ -399,6 +404,7 @@ async def test_reload_brings_the_new_model(tmp_path: Path) -> None:
         with pytest.raises((PluginSettingsError, ReplacementRefusedError), match="more: is missing"):
             await host.manager.reload("shop")
         assert (await shown(host))["greeting"] == "hi"
+        assert host.manager.view_settings("shop").problems == ()
         write_plugin(tmp_path, "shop", SHOP.replace('greeting: str = "hello"', 'greeting: str = ""\n    more: int = 4'))
         await host.manager.reload("shop")
         assert (await shown(host))["more"] == 4
@@ -483,5 +489,7 @@ async def test_secret_of_a_lost_key_blocks_until_it_is_set_anew(tmp_path: Path) 
             "secret 'api_key' of plugin 'shop': what is stored cannot be decrypted (it was encrypted with another key);"
             " bring back the former SECRET_KEY (or key file), or set the secret anew"
         )
+        view = host.manager.view_settings("shop")
+        assert (view.values, view.problems) == ({"api_key": "**********"}, (str(reason),))
         await host.manager.change_settings("shop", {"api_key": "new"})
         assert (await host.client.get("/api/v1/shop/key")).json() == "new"
