@@ -40,7 +40,7 @@ bench: $(VENV)/.bench ## Measure the platform against hard-coded routers and its
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.dev ## Run the code blocks of README.md and docs/
-	$(BIN)/pytest -q tests/integration/test_readme.py tests/integration/test_documents.py
+	$(BIN)/pytest -q tests/integration/test_readme.py tests/integration/test_documents.py tests/integration/authoring/test_tutorial.py
 
 lock: $(VENV)/.dev ## Write the lock files anew, with the newest versions that pyproject.toml admits
 	$(LOCK) --group build --output-file requirements/runtime.txt
