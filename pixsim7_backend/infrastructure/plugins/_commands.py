@@ -175,7 +175,12 @@ class Commands:
     ) -> Json:
         plugin_id = self._manager.get(plugin_id).id
         version = self._require(plugin_id, terms.versions)
-        change = preview(plugin_id)
+        change = Change(plan=self._manager.plan())
+        try:
+            change = preview(plugin_id)
+        except PluginError:
+            if terms.dry_run:
+                raise  # else whatever stops it now may be over when it is the change's turn
         if not terms.dry_run:
             await self._noted(what, plugin_id, act(plugin_id, expected_version=version))
         return {

@@ -165,9 +165,9 @@ async def test_events_leaks_and_metrics(tmp_path: Path) -> None:
         text = await host.client.get(f"{AT}/metrics?format=prometheus", headers=ADMIN)
         assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'plugin="base"' in text.text
-        [task] = [each for each in asyncio.all_tasks() if "stay" in repr(each.get_coro())]
-        task.cancel()
-        await asyncio.wait([task])
+        for task in [each for each in asyncio.all_tasks() if "stay" in repr(each.get_coro())]:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 # --- changing -------------------------------------------------------------------------------------

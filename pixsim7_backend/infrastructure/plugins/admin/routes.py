@@ -57,9 +57,6 @@ TheCommands = Annotated[Commands, Depends(_commands)]
 ChangeTerms = Annotated[Terms, Depends(_terms)]
 PluginId = Annotated[str, Path(max_length=200, description="In any spelling: `game-stealth`, `game_stealth`.")]
 
-_looking = APIRouter(route_class=ProblemRoute)
-_changing = APIRouter(route_class=ProblemRoute, responses=_problems(404, 409, 412))
-
 
 def admin_router(*, guard: Callable[..., Any], prefix: str = "/admin/plugins", tags: Iterable[str] = ()) -> APIRouter:
     """Return the routes; every one of them asks ``guard`` first.
@@ -73,28 +70,54 @@ def admin_router(*, guard: Callable[..., Any], prefix: str = "/admin/plugins", t
         prefix: the path of the list; it begins with a slash.
         tags: of the routes, in the API's description.
     """
-    router = APIRouter(dependencies=[Depends(guard)], tags=[*tags])
-    router.include_router(_looking, prefix=prefix)
-    router.include_router(_changing, prefix=prefix)
+    router = APIRouter(prefix=prefix, tags=[*tags], dependencies=[Depends(guard)], route_class=ProblemRoute)
+    _add_looks(router)
+    _add_changes(router)
     return router
+
+
+def _add_looks(router: APIRouter) -> None:
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+    for path, look, model, name, responses in (
+        ("", list_plugins, list[PluginView], "admin_list_plugins", {}),
+        ("/plan", read_plan, PluginPlan, "admin_plugin_plan", {}),
+        ("/events", list_events, PluginEventsView, "admin_plugin_events", {}),
+        ("/leaks", list_leaks, PluginLeaks, "admin_plugin_leaks", {}),
+        ("/metrics", read_metrics, list[PluginMetricsView], "admin_plugin_metrics", text),
+        ("/{plugin_id}", read_plugin, PluginView, "admin_read_plugin", _problems(404)),
+        ("/{plugin_id}/settings", read_settings, PluginSettingsView, "admin_read_plugin_settings", _problems(404)),
+    ):
+        router.get(path, response_model=model, name=name, responses=responses)(look)
+
+
+def _add_changes(router: APIRouter) -> None:
+    problems = _problems(404, 409, 412)
+    for change in (enable, disable, reload, retry):
+        name = change.__name__
+        router.post(
+            f"/{{plugin_id}}/{name}", response_model=PluginChange, name=f"admin_{name}_plugin", responses=problems
+        )(change)
+    router.patch(
+        "/{plugin_id}/settings",
+        response_model=PluginSettingsChange,
+        name="admin_change_plugin_settings",
+        responses=problems | _problems(422),
+    )(change_settings)
 
 
 # --- looking --------------------------------------------------------------------------------------
 
 
-@_looking.get("", response_model=list[PluginView], name="admin_list_plugins")
 async def list_plugins(commands: TheCommands) -> list[Json]:
     """List all plugins, by id: what each is, what is wanted of it, and why the two differ."""
     return commands.plugins()
 
 
-@_looking.get("/plan", response_model=PluginPlan, name="admin_plugin_plan")
 async def read_plan(commands: TheCommands) -> Json:
     """Show the load order in force, and who is held back and why."""
     return commands.plan()
 
 
-@_looking.get("/events", response_model=PluginEventsView, name="admin_plugin_events")
 async def list_events(
     commands: TheCommands,
     since: Annotated[int, Query(ge=0, le=2**53, description="Only happenings with a higher number.")] = 0,
@@ -103,18 +126,11 @@ async def list_events(
     return commands.events(since)
 
 
-@_looking.get("/leaks", response_model=PluginLeaks, name="admin_plugin_leaks")
 async def list_leaks(commands: TheCommands) -> Json:
     """List what plugins left behind when they stopped or were replaced."""
     return commands.leaks()
 
 
-@_looking.get(
-    "/metrics",
-    response_model=list[PluginMetricsView],
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-    name="admin_plugin_metrics",
-)
 async def read_metrics(
     commands: TheCommands,
     as_text: Annotated[
@@ -127,18 +143,11 @@ async def read_metrics(
     return commands.metrics()
 
 
-@_looking.get("/{plugin_id}", response_model=PluginView, responses=_problems(404), name="admin_read_plugin")
 async def read_plugin(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
     """Show one plugin; its `ETag` can be given back in `If-Match` of a change."""
     return _tagged(commands.plugin(plugin_id), response)
 
 
-@_looking.get(
-    "/{plugin_id}/settings",
-    response_model=PluginSettingsView,
-    responses=_problems(404),
-    name="admin_read_plugin_settings",
-)
 async def read_settings(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
     """Show a plugin's settings (secrets masked), where each comes from, and their JSON schema for forms."""
     return _tagged(commands.settings(plugin_id), response)
@@ -147,13 +156,11 @@ async def read_settings(plugin_id: PluginId, commands: TheCommands, response: Re
 # --- changing -------------------------------------------------------------------------------------
 
 
-@_changing.post("/{plugin_id}/enable", response_model=PluginChange, name="admin_enable_plugin")
 async def enable(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
     """Enable a plugin, and with it what was held back only because of it."""
     return _changed(await commands.enable(plugin_id, terms), response)
 
 
-@_changing.post("/{plugin_id}/disable", response_model=PluginChange, name="admin_disable_plugin")
 async def disable(
     plugin_id: PluginId,
     commands: TheCommands,
@@ -165,24 +172,16 @@ async def disable(
     return _changed(await commands.disable(plugin_id, terms, cascade=cascade), response)
 
 
-@_changing.post("/{plugin_id}/reload", response_model=PluginChange, name="admin_reload_plugin")
 async def reload(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
     """Replace a plugin's code by what is on disk now; when that fails the old code serves on."""
     return _changed(await commands.reload(plugin_id, terms), response)
 
 
-@_changing.post("/{plugin_id}/retry", response_model=PluginChange, name="admin_retry_plugin")
 async def retry(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
     """Give a plugin that failed, is blocked or was quarantined another chance; one that runs is left alone."""
     return _changed(await commands.retry(plugin_id, terms), response)
 
 
-@_changing.patch(
-    "/{plugin_id}/settings",
-    response_model=PluginSettingsChange,
-    responses=_problems(422),
-    name="admin_change_plugin_settings",
-)
 async def change_settings(
     plugin_id: PluginId,
     commands: TheCommands,
