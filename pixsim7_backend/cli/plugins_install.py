@@ -26,6 +26,9 @@ from pixsim7_backend.infrastructure.plugins.admin import SOCKET_NAME, request
 from pixsim7_backend.infrastructure.plugins.errors import NoServerError, PluginError
 from pixsim7_backend.settings import Settings, load_settings
 
+_SECONDS = 600.0
+"""For one answer: a change waits for the hooks and the requests of every plugin that it touches."""
+
 Into = Annotated[
     str | None,
     typer.Option("--into", help="Plugin directory; default: the first of EXTRA_PLUGINS_DIRS, else PLUGINS_DIR."),
@@ -108,8 +111,11 @@ def installer(settings: Settings, into: Path) -> Iterator[Installer]:
     from pixsim7_backend.plugin_data import PluginTables
 
     directories = plugin_directories(settings)
-    live = find_server(settings)
     planned(settings, directories)  # which says of wrong settings what is wrong with them
+    is_searched = any(find_directory(each).resolve() == into.resolve() for each in directories)
+    live = find_server(settings) if is_searched else None
+    if not is_searched:
+        typer.echo(f"note: {into} is not searched for plugins; add it to EXTRA_PLUGINS_DIRS", err=True)
     switched = read_desired(settings).switched
     database = Database(settings.database)
     try:
@@ -172,7 +178,7 @@ class RunningServer:
         Raises:
             PluginError: what the server says is wrong, with the state that it would give the plugin.
         """
-        reply = request(self._path, {"command": command, **arguments})
+        reply = request(self._path, {"command": command, **arguments}, timeout=_SECONDS)
         if not reply["ok"]:
             raise _error_of(reply["error"])
         return reply.get("result")

@@ -161,8 +161,11 @@ def test_limits_come_from_the_settings(run: Run, tmp_path: Path, monkeypatch: py
 
 
 def test_another_directory_is_made_when_it_is_named(run: Run, tmp_path: Path) -> None:
-    """--into names any directory."""
-    assert run("add", offer(tmp_path), "--into", "other/plugins").status == 0
+    """--into names any directory; one that no start would search is pointed out."""
+    done = run("add", offer(tmp_path), "--into", "other/plugins")
+    assert done.status == 0
+    place = tmp_path / "other" / "plugins"
+    assert done.err == f"note: {place} is not searched for plugins; add it to EXTRA_PLUGINS_DIRS\n"
     assert (tmp_path / "other" / "plugins" / "quest" / "manifest.py").is_file()
 
 

@@ -6,24 +6,19 @@ code does not start there, the files become what they were.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from ._archive import unpack
-from ._checkout import copy_checkout, copy_folder, is_checkout
 from ._install_directory import CHECKPOINTS, Checkpoint, InstallDirectory, finish_interrupted
-from ._manifest_source import DynamicManifest, parse_manifest
-from ._members import Limits, Roster
+from ._installation import DataMode, Installation, LiveServer, PluginData, Removal
+from ._members import Limits
+from ._offer import Offer, read_manifest_of, require_existing, stage
 from ._plan import Candidate, Plan
-from .errors import InvalidManifestError, PluginError, PluginNotFoundError
+from .errors import PluginError, PluginNotFoundError
 from .errors.installing import (
     AlreadyInstalledError,
     ArchiveRefusedError,
@@ -37,7 +32,7 @@ from .errors.installing import (
 )
 from .records import PluginSource
 from .states import PluginState
-from .types import PluginManifest, normalize_plugin_id
+from .types import normalize_plugin_id
 
 __all__ = [
     "CHECKPOINTS",
@@ -54,123 +49,6 @@ __all__ = [
 Revise = Callable[[Sequence[Candidate]], Iterable[Candidate]]
 MakePlan = Callable[[Revise], Plan]
 """Returns the plan of a start-up, with the candidates that were found revised."""
-
-
-class DataMode(StrEnum):
-    """What becomes of the rows of a plugin that is removed."""
-
-    KEEP = "keep"
-    EXPORT = "export"
-    DROP = "drop"
-
-
-class PluginData(Protocol):
-    """What the host knows of the data of plugins; ``folder`` is where the plugin's files are at that moment."""
-
-    def revision(self, plugin_id: str, folder: Path) -> str | None:
-        """Return at which revision the plugin's tables stand."""
-
-    def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
-        """Take the plugin's tables back to a revision; None is before the first."""
-
-    def export(self, plugin_id: str, folder: Path) -> Path | None:
-        """Write the rows of the plugin's tables to a file, whole or not at all; None when it has no tables."""
-
-    def drop(self, plugin_id: str, folder: Path) -> None:
-        """Delete the plugin's tables. Doing it twice is fine."""
-
-
-class LiveServer(Protocol):
-    """A server that runs; each method raises PluginError when it could not be done there."""
-
-    def refresh(self, folder: Path) -> None:
-        """Follow what happened to a plugin's folder; returns when the new code serves, or the old one is gone."""
-
-    def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
-        """Stop a plugin whose folder is about to go; with ``cascade`` first what needs it."""
-
-    def forget(self, plugin_id: str) -> None:
-        """Forget how the plugin was switched and configured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
-    """What an installation, upgrade or roll-back does, or has done."""
-
-    action: str
-    """``add``, ``upgrade`` or ``roll back``."""
-    plugin: str
-    name: str
-    version: str
-    former_version: str | None
-    directory: Path
-    permissions: tuple[str, ...]
-    new_permissions: tuple[str, ...]
-    """Those that the former version did not ask for."""
-    starts: tuple[str, ...]
-    """What a start-up loads now that it did not load before, in load order."""
-    held: Mapping[str, str]
-    """What is held back now that was not, by id, and why."""
-    left_out: tuple[str, ...] = ()
-    """Compiled files that were not copied."""
-    will_run: bool = True
-    """A start-up loads it; else ``held`` or the operator's own choice says why not."""
-    is_live: bool = False
-    """A running server serves it already."""
-    is_dry_run: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the installation as JSON-able values."""
-        names = ("action", "plugin", "name", "version", "former_version", "will_run", "is_live", "is_dry_run")
-        lists = ("permissions", "new_permissions", "starts", "left_out")
-        return {
-            **{name: getattr(self, name) for name in names},
-            **{name: list(getattr(self, name)) for name in lists},
-            "directory": str(self.directory),
-            "held": dict(self.held),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
-    """What a removal does, or has done."""
-
-    plugin: str
-    version: str
-    directory: Path
-    data: DataMode
-    stops: tuple[str, ...]
-    """What stops with it, in that order, itself included."""
-    exported_to: Path | None = None
-    is_live: bool = False
-    is_dry_run: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the removal as JSON-able values."""
-        return {
-            "plugin": self.plugin,
-            "version": self.version,
-            "directory": str(self.directory),
-            "data": str(self.data),
-            "stops": list(self.stops),
-            "exported_to": str(self.exported_to) if self.exported_to else None,
-            "is_live": self.is_live,
-            "is_dry_run": self.is_dry_run,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Offer:
-    """A plugin in staging, read."""
-
-    staged: Path
-    manifest: PluginManifest
-    receipt: dict[str, Any] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        return self.manifest.id.replace("-", "_")
 
 
 class Installer:
@@ -207,8 +85,9 @@ class Installer:
 
     def preview_add(self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False) -> Installation:
         """Return what :meth:`add` would do; the errors are the same. Nothing is written into the directory."""
+        self._require_outside(source)
         with tempfile.TemporaryDirectory(prefix="pixsim7-") as scratch:
-            offer = self._stage(source, Path(scratch), allow_dirty=allow_dirty)
+            offer = stage(source, Path(scratch), self._limits, allow_dirty=allow_dirty)
             return replace(self._decide(offer, may_upgrade=upgrade), is_dry_run=True)
 
     def add(self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False) -> Installation:
@@ -222,46 +101,28 @@ class Installer:
             RolledBackError: the running server could not start it; the files are what they were.
             PluginError: somebody else is installing, or the place is taken.
         """
-        _require_existing(source)
+        self._require_outside(source)
         with self._directory.locked():
             staging = self._directory.new_staging()
             try:
-                offer = self._stage(source, staging, allow_dirty=allow_dirty)
+                offer = stage(source, staging, self._limits, allow_dirty=allow_dirty)
                 decided = self._decide(offer, may_upgrade=upgrade)
                 return self._carry_out(decided, lambda: self._move_in(offer, decided))
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
-    def _move_in(self, offer: _Offer, decided: Installation) -> None:
+    def _move_in(self, offer: Offer, decided: Installation) -> None:
         move = self._directory.put if decided.former_version is None else self._directory.swap
         move(offer.staged, offer.folder, offer.receipt)
 
-    def _stage(self, source: Path, staging: Path, *, allow_dirty: bool) -> _Offer:
-        roster = self._copy(source, staging, allow_dirty=allow_dirty)
-        staged = _find_root(staging, roster)
-        manifest = _read_manifest(staged, roster)
-        receipt = {
-            "plugin": manifest.id,
-            "version": manifest.version,
-            "from": str(source),
-            "sha256": _digest(source) if source.is_file() else None,
-            "added_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        return _Offer(staged=staged, manifest=manifest, receipt=receipt, left_out=tuple(roster.left_out))
-
-    def _copy(self, source: Path, staging: Path, *, allow_dirty: bool) -> Roster:
-        if source.is_file():
-            return unpack(source, staging, self._limits)
-        _require_existing(source)
-        if source.resolve().is_relative_to(self._into.resolve()):
+    def _require_outside(self, source: Path) -> None:
+        require_existing(source)
+        if source.is_dir() and source.resolve().is_relative_to(self._into.resolve()):
             raise ArchiveRefusedError(source=str(source), reason=f"lies in the plugin directory {self._into} already")
-        if is_checkout(source):
-            return copy_checkout(source, staging, self._limits, allow_dirty=allow_dirty)
-        return copy_folder(source, staging, self._limits)
 
     # --- deciding ---------------------------------------------------------------------------------
 
-    def _decide(self, offer: _Offer, *, may_upgrade: bool) -> Installation:
+    def _decide(self, offer: Offer, *, may_upgrade: bool) -> Installation:
         """Return what installing it means; refuse what must not be."""
         target = self._into / offer.folder
         before = self._make_plan(lambda found: found)
@@ -287,7 +148,7 @@ class Installer:
             will_run=offer.manifest.id in after.order,
         )
 
-    def _check_place(self, offer: _Offer, target: Path, present: Candidate | None, *, may_upgrade: bool) -> None:
+    def _check_place(self, offer: Offer, target: Path, present: Candidate | None, *, may_upgrade: bool) -> None:
         plugin, version = offer.manifest.id, offer.manifest.version
         if present is None:
             if target.exists() or target.is_symlink():
@@ -357,8 +218,8 @@ class Installer:
         former = self._directory.find_former(wanted.replace("-", "_"))
         if former is None:
             raise NoFormerVersionError(plugin=wanted)
-        manifest = _read_manifest(former, Roster(wanted, self._limits))
-        return replace(self._decide(_Offer(staged=former, manifest=manifest), may_upgrade=True), action="roll back")
+        manifest = read_manifest_of(former, wanted)
+        return replace(self._decide(Offer(staged=former, manifest=manifest), may_upgrade=True), action="roll back")
 
     # --- removing ---------------------------------------------------------------------------------
 
@@ -428,32 +289,6 @@ class Installer:
             raise NotRemovableError(plugin=candidate.id, owner="the backend itself")
 
 
-def _require_existing(source: Path) -> None:
-    if not (source.is_file() or source.is_dir()):
-        raise ArchiveRefusedError(source=str(source), reason="does not exist; name a folder or an archive")
-
-
-def _find_root(staging: Path, roster: Roster) -> Path:
-    """Return the folder in which the plugin lies: the staging folder, or the only one in it."""
-    if (staging / "manifest.py").is_file():
-        return staging
-    inside = list(staging.iterdir())
-    if len(inside) == 1 and (inside[0] / "manifest.py").is_file():
-        return inside[0]
-    names = ", ".join(sorted(ascii(each.name) for each in inside)[:5]) or "nothing"
-    raise roster.refusal(f"holds no manifest.py at its top, nor one folder with one (it holds {names})")
-
-
-def _read_manifest(staged: Path, roster: Roster) -> PluginManifest:
-    """Read the manifest without running anything; one that would have to be run is refused."""
-    shown = Path(roster.source) / "manifest.py"
-    manifest = parse_manifest((staged / "manifest.py").read_bytes(), file=shown, plugin=roster.source)
-    if isinstance(manifest, DynamicManifest):
-        problem = f"{manifest.what}, but nothing is run to find out what is installed; write it as a literal"
-        raise InvalidManifestError(plugin=roster.source, file=shown, line=manifest.line, problems=[problem])
-    return manifest
-
-
 def _source_at(target: Path) -> PluginSource:
     return PluginSource(folder=target.name, path=target, package=target.name)
 
@@ -466,11 +301,6 @@ def _refuse_stopping(before: Plan, after: Plan, plugin: str) -> None:
     stopped = [each for each in before.order if each not in after.order and each != plugin]
     if stopped:
         raise InstallRefusedError(plugin=plugin, stopped=stopped, because=str(after.held[stopped[0]]))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _forget_result(_result: object) -> None:
