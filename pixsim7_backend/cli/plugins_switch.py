@@ -11,7 +11,7 @@ import typer
 from pixsim7_backend.cli.desired import opened_store, plan_switch
 from pixsim7_backend.cli.live import LiveServer, find_server, get_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
-from pixsim7_backend.infrastructure.plugins import normalize_plugin_id
+from pixsim7_backend.infrastructure.plugins import StartupJournal, normalize_plugin_id
 from pixsim7_backend.settings import Settings, load_settings
 
 PluginId = Annotated[str, typer.Argument(metavar="ID", help="Id of the plugin.")]
@@ -59,8 +59,18 @@ def reload(plugin_id: PluginId, *, dry_run: DryRun = False, yes: Yes = False, as
 
 
 def retry(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
-    """Give a plugin that failed, is blocked or was quarantined another chance, while the server runs."""
-    _change(get_server(load_settings()), "retry", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
+    """Give a plugin that failed, is blocked or was quarantined another chance, while the server runs.
+
+    Without a running server: one that a start died in is started again with the next.
+    """
+    settings = load_settings()
+    if find_server(settings) is None and not dry_run and _forget_crash(settings, plugin_id):
+        if as_json:
+            print_json({"live": False, "plugin": normalize_plugin_id(plugin_id)})
+        else:
+            say(f"the next start tries {normalize_plugin_id(plugin_id)} again")
+        return
+    _change(get_server(settings), "retry", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
 
 
 # --- with a server --------------------------------------------------------------------------------
@@ -115,6 +125,11 @@ def _confirm(command: str, plugin_id: str, change: Mapping[str, Any], *, yes: bo
 
 
 # --- without one ----------------------------------------------------------------------------------
+
+
+def _forget_crash(settings: Settings, plugin_id: str) -> bool:
+    """Let the next start have a plugin that an earlier one died in; tell whether there was such a note."""
+    return StartupJournal(settings.starts_dir).forget(normalize_plugin_id(plugin_id))
 
 
 def _switch_offline(

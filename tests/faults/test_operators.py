@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginState
+from pixsim7_backend.infrastructure.plugins._control import ControlServer
+from pixsim7_backend.infrastructure.plugins._control_socket import request
 from pixsim7_backend.infrastructure.plugins.testing import PluginHost, plugin_host
 from tests.faults.consistency import assert_consistent
 from tests.faults.scenes import ROUNDS, write_chain, write_everything
@@ -101,3 +103,28 @@ async def test_requests_that_are_cancelled_while_their_plugin_is_replaced(tmp_pa
             report = host.manager.find_report("base")
             assert report is not None
             assert report.is_clean, report.leaks
+
+
+async def test_two_clients_of_the_control_socket_at_once(tmp_path: Path) -> None:
+    """Each request is answered by what it did, or by why it was refused; a client that hangs up stops nothing."""
+    plugins, socket = tmp_path / "plugins", tmp_path / "control.sock"
+    write_chain(plugins)
+    async with plugin_host(plugins, task_timeout=0.5) as host:
+        server = ControlServer(host.manager, socket)
+        await server.start()
+        try:
+            asked = [{"command": chance, "id": "base"} for chance in ("disable", "enable", "reload", "retry") * 3]
+            answers = await asyncio.gather(*(asyncio.to_thread(request, socket, each) for each in asked))
+            assert all(each["ok"] or each["error"]["message"] for each in answers)
+            _, writer = await asyncio.open_unix_connection(str(socket))
+            writer.write(b'{"command": "disable", "id": "base", "cascade": true}\n')
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.close()
+            async with host.manager._lock:
+                pass
+            await host.manager.settle()
+            assert_consistent(host.manager)
+            host.assert_state("base", PluginState.DISABLED)
+        finally:
+            await server.close()

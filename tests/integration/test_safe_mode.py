@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from pixsim7_backend.infrastructure.plugins import StartupJournal
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.main import create_app, lifespan
 from pixsim7_backend.settings import load_settings
@@ -100,3 +102,25 @@ def test_bisect_says_when_there_is_nothing_to_find(many: Path) -> None:
     status, found, error = bisect(many, command="raise SystemExit(127)")
     assert (status, found) == (2, None)
     assert "was not found (exit status 127)" in error
+
+
+def test_a_crash_is_forgotten_when_somebody_says_so_without_a_server(tmp_path: Path) -> None:
+    """The way out that the reason names works while nothing runs; a second time there is nothing to forget."""
+    journal = StartupJournal(tmp_path / "starts")
+    journal.begin({})
+    with suppress(KeyboardInterrupt), journal.at("game-stealth", "loaded"):
+        raise KeyboardInterrupt
+    journal.finish()
+    later = StartupJournal(tmp_path / "starts")
+    assert list(later.begin({})) == ["game-stealth"]
+    later.finish()
+
+    def retry() -> subprocess.CompletedProcess[str]:
+        command = [*PIXSIM7, "plugins", "retry", "game_stealth"]
+        environ = {**os.environ, "DATA_DIR": str(tmp_path)}
+        return subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = retry()
+    assert (done.returncode, done.stdout) == (0, "the next start tries game-stealth again\n"), done.stderr
+    assert StartupJournal(tmp_path / "starts").begin({}) == {}
+    assert retry().returncode == 1
