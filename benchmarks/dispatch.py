@@ -9,14 +9,16 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
+from types import FrameType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
+from pixsim7_backend.infrastructure.plugins._culprit import Culprit
 from pixsim7_backend.infrastructure.plugins._dispatch import (
     PluginMount,
     PluginRoute,
@@ -24,6 +26,7 @@ from pixsim7_backend.infrastructure.plugins._dispatch import (
     fastapi_internals,
 )
 from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Owner
+from pixsim7_backend.infrastructure.plugins._stalls import StallWatch
 
 from .report import Row, at_least, at_most, for_comparison
 
@@ -226,6 +229,49 @@ async def any_route(quick: bool) -> list[Row]:
     ]
 
 
+async def attribution(quick: bool) -> list[Row]:
+    """What it costs to know whose request it is, to count it, to time its steps, and to watch the loop meanwhile."""
+    platform = Platform(500)
+    mount, scope = platform.mounts["plugin0"], scope_of("/")
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def bare() -> None:
+        await answer(scope, receive, discard)
+
+    async def served() -> None:
+        await mount.serve(answer, scope, receive, discard)
+
+    added: list[float] = []
+    watched: list[float] = []
+    paths = spread(500)
+    with quiet_heap():
+        for _ in range(5 if quick else 31):
+            added.append(await _each(served) - await _each(bare))
+            before = await microseconds(platform.app, paths, 10)
+            watch = StallWatch(0.25, find_culprit=_nobody, on_stall=print)
+            watch.start()
+            watched.append(await microseconds(platform.app, paths, 10) / before)
+            watch.stop()
+    return [
+        for_comparison("of which: owning, counting and timing a request", median(added), "µs", "in every row above"),
+        for_comparison("a request while stalls are watched / while they are not", median(watched), "x", ""),
+    ]
+
+
+async def _each(ask: Callable[[], Awaitable[None]], repeat: int = 2000) -> float:
+    start = time.perf_counter()
+    for _ in range(repeat):
+        await ask()
+    return (time.perf_counter() - start) / repeat * 1e6
+
+
+def _nobody(frame: FrameType) -> Culprit:
+    return Culprit(None, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+
+
 async def last_of_many(quick: bool) -> list[Row]:
     """The last of 500 plugins and a 404, against include_router and against mounts."""
     hard, mounts, platform = hard_coded(500), mounted(500), Platform(500).app
@@ -347,7 +393,7 @@ def _is_whole(answer: tuple[int, Any]) -> bool:
 def rows(quick: bool) -> list[Row]:
     """Measure everything about dispatch; ``quick`` repeats less."""
     measured: list[Row] = []
-    for measure in (any_route, last_of_many, nineteen, publishing, swapping):
+    for measure in (any_route, attribution, last_of_many, nineteen, publishing, swapping):
         measured += asyncio.run(measure(quick))
         gc.collect()
     return measured
