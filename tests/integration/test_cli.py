@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -314,6 +315,20 @@ def test_serve_names_a_taken_port(run: Run) -> None:
         f"error: port {port} on 127.0.0.1 is in use; stop the other program,"
         f" or choose another port: pixsim7 serve --port {port + 1}\n"
     )
+
+
+def test_serve_tells_each_worker_that_there_are_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option reaches the processes of the workers as the setting, so that each refuses live changes."""
+    monkeypatch.setenv("WORKERS", "1")
+    seen: list[str] = []
+
+    def run_workers(_config: object) -> bool:
+        seen.append(os.environ["WORKERS"])
+        return True
+
+    monkeypatch.setattr("pixsim7_backend.cli.serve._run_workers", run_workers)
+    assert run("serve", "--workers", "3", "--port", "0").status == 0
+    assert seen == ["3"]
 
 
 def test_serve_names_an_unknown_host(run: Run) -> None:

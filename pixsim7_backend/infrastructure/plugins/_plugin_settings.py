@@ -300,9 +300,9 @@ def _depth(values: Any, place: Path) -> int:
     """Return how many steps of the place a document has; names of alternatives are no steps of documents."""
     depth = 0
     for step in place:
-        if (isinstance(values, Mapping) and step in values) or (
-            isinstance(values, list) and isinstance(step, int) and step < len(values)
-        ):
+        if isinstance(values, list):
+            values = dict(enumerate(values))
+        if isinstance(values, Mapping) and step in values:
             values = values[step]
             depth += 1
     return depth
