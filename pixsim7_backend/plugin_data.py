@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, MetaData, Table, inspect, select, text
 
 from pixsim7_backend.db import Database, migrations
-from pixsim7_backend.db.migrations import MigrationSource, find_source
+from pixsim7_backend.db.migrations import MigrationSource, UnknownRevisionError, find_source
 
 __all__ = ["PluginTables"]
 
@@ -40,9 +40,12 @@ class PluginTables:
         self._exports = exports
 
     def revision(self, plugin_id: str, folder: Path) -> str | None:
-        """Return at which revision the plugin's tables stand; None before the first, or when it has none."""
+        """Return at which revision the plugin's tables stand, known to its files or not; None before the first."""
         source = find_source(plugin_id, folder)
-        return migrations.current(self._database, source) if source else None
+        try:
+            return migrations.current(self._database, source) if source else None
+        except UnknownRevisionError as error:
+            return error.revision
 
     def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
         """Take the plugin's tables back to a revision, None is before the first; what newer columns hold is lost."""

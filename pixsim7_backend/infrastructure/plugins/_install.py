@@ -174,9 +174,11 @@ class Installer:
         except PluginError as error:
             if not decided.will_run and error.state is not PluginState.FAILED:
                 return decided  # as the plan said
-            self._take_tables_back(decided, stood_at)
-            self._directory.take_back(folder, had_former=had_former)
-            self._refresh_quietly(decided.directory)
+            try:
+                self._take_tables_back(decided, stood_at)
+            finally:
+                self._directory.take_back(folder, had_former=had_former)
+                self._refresh_quietly(decided.directory)
             raise RolledBackError(plugin=decided.plugin, version=decided.version, cause=error) from error
         if had_former:
             self._directory.keep_one_former(folder)

@@ -164,6 +164,7 @@ def test_tables_are_taken_back_to_a_revision(database: Database, tmp_path: Path)
     write_migrations(tmp_path, FIRST, SECOND)
     upgraded(database, folder)
     stored = PluginTables(database, tmp_path / "exports")
+    assert stored.revision("quest-log", write_migrations(tmp_path / "former", FIRST)) == "0002"
     stored.downgrade("quest-log", folder, "0001")
     assert stored.revision("quest-log", folder) == "0001"
     assert "level" not in [column["name"] for column in inspect(database.engine).get_columns("quests")]
