@@ -58,7 +58,7 @@ def read_patch(values: Sequence[str], unset: Sequence[str]) -> dict[str, Any]:
         key, equals, text = each.partition("=")
         if not equals or not all(key.split(".")):
             raise CommandError(f"--set {each}: write it like --set level=3 or --set colours.sky=blue", exit_status=2)
-        patch = merge_patch(patch, _nested(key, _value(text)))
+        _put(patch, key.split("."), _value(text))
     for key in unset:
         if not all(key.split(".")) or "=" in key:
             raise CommandError(f"--unset {key}: write it like --unset level or --unset colours.sky", exit_status=2)
@@ -73,16 +73,11 @@ def _value(text: str) -> Any:
         return text
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    _put(found, key.split("."), value)
-    return found
-
-
 def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for name in path[:-1]:
-        inner = target.setdefault(name, {})
-        target = target[name] = inner if isinstance(inner, dict) else {}
+        if not isinstance(target.get(name), dict):
+            target[name] = {}
+        target = target[name]
     target[path[-1]] = value
 
 
