@@ -26,6 +26,8 @@ logger = logging.getLogger("pixsim7.plugins")
 
 #: Looks at every plugin per window.
 _LOOKS = 30
+#: Stands for no plugin where work under way is kept by plugin.
+_DISMISSAL = ""
 
 
 class Quarantine:
@@ -91,7 +93,8 @@ class Quarantine:
             self._timer = self._loop.call_later(self._settings.window / _LOOKS, self._tick, context=Context())
             for plugin_id in tuple(self._plugins.records):
                 self.look(plugin_id)
-            self._dismiss()
+            if self._is_started() and _DISMISSAL not in self._busy and self._idle_stand_ins():
+                self._begin(_DISMISSAL, self._dismiss())
 
     def _look_soon(self, plugin_id: str) -> None:
         """Look once the code that failed has returned; as nobody's code, since it may be inside a change."""
@@ -196,7 +199,6 @@ class Quarantine:
                 breaker.reopen(now)
                 plugins.errors[plugin_id] = self._accuse(plugin_id, breaker, f"it did not start again: {record.reason}")
                 plugins.adopt(plugins.make_plan())
-        self._dismiss()
 
     # --- answering meanwhile ------------------------------------------------------------------------
 
@@ -216,16 +218,20 @@ class Quarantine:
 
         return build_stand_in(self._plugins.generations[plugin_id].mount, refusal)
 
-    def _dismiss(self) -> None:
-        """Let go of the stand-ins whose plugin serves again, or no longer waits for the culprit."""
+    def _idle_stand_ins(self) -> list[str]:
+        """Return those whose plugin serves again, or no longer waits for the culprit."""
         records = self._plugins.records
-        idle = [
+        return [
             each
             for each, culprit in self._refused.items()
             if records[each].state not in (PluginState.FAILED, PluginState.BLOCKED) or not self._is_quarantined(culprit)
         ]
-        for each in idle:
-            del self._refused[each]
-            self._runner.stand_ins.pop(each, None)
-        if idle:
-            self._runner.publish()
+
+    async def _dismiss(self) -> None:
+        """Let go of idle stand-ins; between two changes, since inside one a plugin may be about to start."""
+        async with self._change():
+            for each in self._idle_stand_ins():
+                del self._refused[each]
+                self._runner.stand_ins.pop(each, None)
+            if self._is_started():
+                self._runner.publish()
