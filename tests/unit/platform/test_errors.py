@@ -13,6 +13,7 @@ import pytest
 
 from pixsim7_backend.infrastructure.plugins import errors
 from pixsim7_backend.infrastructure.plugins.errors import PluginError
+from pixsim7_backend.infrastructure.plugins.errors.settings import SettingProblem
 from pixsim7_backend.infrastructure.plugins.states import PluginState
 
 SAMPLES: dict[str, Any] = {
@@ -48,6 +49,10 @@ def sample(kind: type[PluginError]) -> PluginError:
     values = {name: SAMPLES.get(name, f"some-{name}") for name in inspect.signature(kind).parameters}
     if kind is errors.PluginStartupError:
         values["problems"] = [sample(errors.MissingManifestError)]
+    if kind is errors.PluginSettingsError:
+        values["problems"] = [SettingProblem(field="speed", source="environment", problem="is missing", example="3")]
+    if kind is errors.RolledBackError:
+        values["cause"] = sample(errors.MissingManifestError)
     if kind == errors.HostVersionError:
         values["required"] = ">=2"
     return kind(**values)
