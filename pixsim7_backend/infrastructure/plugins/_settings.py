@@ -49,7 +49,7 @@ class PluginSettings:
     """How long disabling waits for the plugin's cancelled tasks."""
     stall_threshold: float | None = 0.25
     """How long the event loop may stand still before it is said who blocks it; None: it is not watched."""
-    breaker: BreakerSettings | None = BreakerSettings()
+    breaker: BreakerSettings | None = field(default_factory=BreakerSettings)
     """When a plugin is quarantined; None: never."""
     safe_mode: bool = False
     """Start only what the required first-party plugins need."""
