@@ -82,6 +82,14 @@ class Asking:
         """Return the leak report of the plugin's last disable, None when there was none."""
         return self._runner.reports.get(normalize_plugin_id(plugin_id))
 
+    def find_leaks(self) -> tuple[LeakReport, ...]:
+        """Return what is left of code that was given up, and who keeps it, by plugin.
+
+        Collects garbage and may walk the heap, so it is slow. Code of a generation that still finishes
+        its requests is not given up yet.
+        """
+        return self._key.remains.find()
+
     def list_subscriptions(self) -> Sequence[Subscription]:
         """Return who hears the events of this app, by event, in the order of being called."""
         found = [each for each in self._hooks.iter_subscriptions() if each.app in (None, self._key)]

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from ._dispatch import PluginMount, build_mount
 from ._hook_call import call_hook, call_sync_hook
 from ._imports import check_imports
+from ._leaks import release_timers
 from ._ledger import Leak, LeakReport, find_threads
 from ._lifespan import PluginLifespan
 from ._loader import PluginCode, load_code
@@ -223,11 +224,14 @@ class Generation:
             self._lifespan = None
         self._undo()
         self.owner.ledger.release()
+        routers = self._code.routers if self._code is not None else ()
+        self.owner.app.remains.watch(self.plugin, self.owner.generation, self._modules, routers)
         self._code = self._mount = None
         forget(self._modules)
         self._modules = {}
         self.is_settled = True
         drop_caches()
+        release_timers(self.owner.app.loop)
 
 
 def _takes_state(on_load: Any) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ._leaks import Remains
 from ._ledger import Ledger
 
 
@@ -36,13 +37,14 @@ class AppKey:
     """Stands for one app wherever things are told apart by app.
 
     ``loop`` is the one it serves on; ``ports`` is what its plugins provide to one another, each with its provider;
-    ``settings`` are those in force, by the model that they are of.
+    ``settings`` are those in force, by the model that they are of; ``remains`` watches code that was given up.
     """
 
     name: str = "app"
     loop: asyncio.AbstractEventLoop | None = None
     ports: dict[str, tuple[Owner | None, Any]] = field(default_factory=dict)
     settings: dict[type, SettingsCell] = field(default_factory=dict)
+    remains: Remains = field(default_factory=Remains)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
