@@ -30,6 +30,9 @@ test: lint ## Check everything: format, lint, types, layers, tests
 test-faults: $(VENV)/.dev ## Kill, cancel and confuse the platform for longer than the tests do (FAULT_ROUNDS)
 	FAULT_ROUNDS=$${FAULT_ROUNDS:-20} $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults $(PYTEST_ARGS)
 
+test-live: $(VENV)/.dev ## Replace a plugin 200 times under 64 clients; a third of its versions are broken
+	LIVE_CLIENTS=64 LIVE_RELOADS=200 $(BIN)/pytest -q tests/integration/platform/test_nothing_lost.py
+
 lint: $(VENV)/.dev ## Check format, lint, types and layers only
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
