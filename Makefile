@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-annotate --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-faults lint bench docs lock clean
+.PHONY: help serve demo test test-faults test-live lint bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
