@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import traceback
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import TracebackType, coroutine
+from types import CoroutineType, TracebackType, coroutine
 from typing import Any
 
 #: Upper bounds of the latency buckets, as Prometheus' own libraries have them; above the last there is one more.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+EXACT = 100
+"""So many requests of a plugin are timed one by one; of later ones every :data:`EVERY`-th, which stands for as many."""
+EVERY = 13  # a prime, so that clients that ask in turns do not fall into step with it
 UNAVAILABLE = 503
 """The status that blames somebody else: a database that is away, a limit. An error, but not the plugin's fault."""
 
@@ -31,8 +34,8 @@ class RequestCounts:
     """What one plugin's requests came to. Changed on the event loop only; read from anywhere."""
 
     __slots__ = (
-        "answers", "buckets", "last_fault", "latency_sum", "loop_seconds", "on_fault", "unanswered", "unavailable",
-        "websocket_errors", "websockets",
+        "answers", "buckets", "last_fault", "latency_sum", "loop_seconds", "on_fault", "turns", "unanswered",
+        "unavailable", "websocket_errors", "websockets",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -45,9 +48,21 @@ class RequestCounts:
         self.websockets = 0
         self.websocket_errors = 0
         self.loop_seconds = 0.0
+        self.turns = 0
+        """Requests that have begun."""
         self.last_fault = ""
         """What went wrong last, with file and line where they are known."""
         self.on_fault: Callable[[], None] = _nobody_asks
+
+    def timed(self, code: Awaitable[None], may_sample: bool) -> Awaitable[None]:
+        """Return what runs ``code``, the coroutine of a request that begins, with its time on the loop added.
+
+        Where ``may_sample``, only some are timed once there were many, and stand for the others.
+        """
+        self.turns = turn = self.turns + 1
+        if (turn > EXACT and turn % EVERY and may_sample) or type(code) is not CoroutineType:
+            return code
+        return on_the_clock(code, self, EVERY if may_sample and turn > EXACT else 1)
 
     def add_answer(self, status: int, seconds: float) -> None:
         """Count a finished HTTP request that began to answer after ``seconds``."""
@@ -100,12 +115,13 @@ def find_place(trace: TracebackType | None, directory: str) -> Place | None:
 
 
 @coroutine
-def on_the_clock(code: Any, counts: RequestCounts) -> Generator[Any, Any, Any]:
+def on_the_clock(code: Any, counts: RequestCounts, weight: int = 1) -> Generator[Any, Any, Any]:
     """Run a coroutine, adding the time that its steps take on the loop to ``counts``; waiting costs nothing.
 
     Args:
         code: the coroutine of a request.
         counts: its plugin's.
+        weight: for how many requests this one stands.
     """
     clock = perf_counter
     step, value = code.send, None
@@ -116,7 +132,7 @@ def on_the_clock(code: Any, counts: RequestCounts) -> Generator[Any, Any, Any]:
         except StopIteration as end:
             return end.value
         finally:
-            counts.loop_seconds += clock() - started
+            counts.loop_seconds += weight * (clock() - started)
         try:
             step, value = code.send, (yield awaited)
         except GeneratorExit:
@@ -201,7 +217,10 @@ class PluginFigures:
     in_flight: int = 0
     latency: Latency = Latency()
     loop_seconds: float = 0.0
-    """Time on the event loop for requests; work in threads and waiting are not in it, nor are tasks and handlers."""
+    """Time on the event loop for requests: exact for the first hundred, then an estimate from one in thirteen.
+
+    Work in threads and waiting are not in it, nor are tasks and event handlers.
+    """
     stalls: int = 0
     stalled_seconds: float = 0.0
     """How long it blocked the event loop, in requests, hooks, handlers or tasks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from pixsim7_backend.infrastructure.plugins._figures import (
     BUCKETS,
+    EVERY,
+    EXACT,
     Latency,
     PluginFigures,
     RequestCounts,
@@ -85,6 +88,28 @@ async def test_only_time_on_the_loop_is_counted() -> None:
 
 async def _awaited(counts: RequestCounts) -> None:
     await on_the_clock(asyncio.sleep(10), counts)
+
+
+async def test_of_many_requests_some_stand_for_all() -> None:
+    """The first are timed one by one, of the later ones every thirteenth; a WebSocket is always timed itself."""
+    counts = RequestCounts()
+
+    async def code() -> None:
+        end = time.perf_counter() + 0.0005
+        while time.perf_counter() < end:
+            pass
+
+    for _ in range(EXACT):
+        await counts.timed(code(), True)
+    exact = counts.loop_seconds
+    assert exact >= EXACT * 0.0005
+    for _ in range(EVERY * 10):
+        await counts.timed(code(), True)
+    assert counts.loop_seconds - exact >= EVERY * 10 * 0.0005
+    for _ in range(EVERY):
+        before = counts.loop_seconds
+        await counts.timed(code(), False)
+        assert counts.loop_seconds - before >= 0.0005
 
 
 @given(st.lists(st.floats(0, 20), min_size=1), st.floats(0.01, 1))

@@ -162,14 +162,16 @@ class HttpExchange(Exchange):
 
     def count(self, counts: RequestCounts, started: float) -> None:
         """Add its status and the time until it began to answer."""
+        start = self._start
         if self.failure is not None:
             counts.add_answer(_status_of(self.failure), (self._began or perf_counter()) - started)
-        elif self._start is not None:
-            if self._start["status"] >= 500:
-                counts.note_endpoint(self._start["status"], self.scope.get("endpoint"))
-            counts.add_answer(self._start["status"], self._began - started)
-        else:
+        elif start is None:
             counts.unanswered += 1
+        else:
+            status: int = start["status"]
+            if status >= 500:
+                counts.note_endpoint(status, self.scope.get("endpoint"))
+            counts.add_answer(status, self._began - started)
 
     def _farewell(self) -> Message:
         return {"type": "http.disconnect"}

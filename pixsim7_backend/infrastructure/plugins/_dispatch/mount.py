@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from time import perf_counter
-from types import CoroutineType
 from typing import Any
 
 import anyio
@@ -18,7 +17,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute, Match, Mount, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._figures import RequestCounts, on_the_clock
+from pixsim7_backend.infrastructure.plugins._figures import RequestCounts
 from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, Running, running
 
 from . import fastapi_internals
@@ -159,8 +158,7 @@ class PluginMount:
                 else:
                     scope[_RUN_KEY] = run
                     code = self._stack(scope, exchange.receive, exchange.send)
-                is_timed = self._is_fast and type(code) is CoroutineType
-                await (on_the_clock(code, counts) if is_timed else code)
+                await counts.timed(code, kind is HttpExchange)
             except LEFT:
                 if not exchange.is_ending:
                     raise
