@@ -38,7 +38,8 @@ async def live_server(directory: Path, **options: Any) -> AsyncIterator[LiveServ
     manager = init_plugin_manager(app, directory, **({"disabled": ()} | options))
     await manager.enable_all()
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    # An idle connection that the server closes just when a client takes it up again is no fault of a reload.
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=600)
     server = uvicorn.Server(config)
     server.capture_signals = _no_signals  # type: ignore[method-assign,assignment]  # the test's own stay
     serving = asyncio.create_task(server.serve(sockets=[listening]))
