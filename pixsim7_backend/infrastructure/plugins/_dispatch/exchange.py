@@ -101,7 +101,7 @@ class Exchange:
     async def _read(self) -> Message:
         """Return the next message, or the farewell once the exchange is told to end."""
         if not self.is_ending:
-            self._reading = reading = asyncio.ensure_future(_awaited(self._receive()))
+            self._reading = reading = asyncio.ensure_future(_call(self._receive))
             try:
                 return await reading
             except asyncio.CancelledError:
@@ -226,8 +226,8 @@ class WebSocketExchange(Exchange):
         return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "plugin replaced"}
 
 
-async def _awaited(message: Awaitable[Message]) -> Message:
-    return await message
+async def _call(receive: Receive) -> Message:
+    return await receive()  # made here, so that a task that is cancelled before it begins leaves nothing unawaited
 
 
 def _status_of(failure: Exception) -> int:
