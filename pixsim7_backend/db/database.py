@@ -31,6 +31,12 @@ _BESIDE_REQUESTS = 18
 _databases: WeakSet[Database] = WeakSet()
 
 
+def forget_statements() -> None:
+    """Drop the compiled statements that engines remember: they keep tables alive whose models are given up."""
+    for database in tuple(_databases):
+        database._forget_statements()
+
+
 class Database:
     """Sessions of one database, for reading and writing or for reading only, blocking or async.
 
@@ -162,6 +168,10 @@ class Database:
         for engine in engines.values():
             assert isinstance(engine, Engine)
             engine.dispose()
+
+    def _forget_statements(self) -> None:
+        for engine in tuple(self._engines.values()):
+            (engine.sync_engine if isinstance(engine, AsyncEngine) else engine).clear_compiled_cache()
 
     def _engine(self, role: str) -> Engine:
         engine = self._engines.get(role) or self._make(role)

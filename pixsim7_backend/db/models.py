@@ -27,6 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from pixsim7_backend.infrastructure.plugins import current_owner
 
+from .database import forget_statements
 from .tracking import track_json_columns
 from .types import JsonDict, JsonList, UtcDateTime
 
@@ -116,6 +117,7 @@ def dispose_plugin_base(plugin_id: str, base: type[PluginBase] | None = None) ->
         _bases.discard(each)
         each.registry.dispose()
         each.metadata.clear()
+    forget_statements()
 
 
 def utc_now() -> datetime:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.orm import Mapped, mapped_column
 
 from pixsim7_backend.db import Database
+from pixsim7_backend.db.models import dispose_plugin_base, plugin_base
 from tests.integration.db.models import Counter
 
 pytestmark = pytest.mark.anyio
@@ -140,3 +144,24 @@ def test_a_fork_leaves_the_connections_to_its_parent(counters_url: str) -> None:
     with database.session() as session:
         assert session.scalar(select(Counter.value)) == 2
     database.close()
+
+
+def test_tables_die_with_the_models_that_are_given_up(database: Database) -> None:
+    """Statements that were run leave nothing behind that keeps a disposed base's tables in memory."""
+    base = plugin_base("passing")
+
+    class Guest(base):
+        __tablename__ = "guests"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    base.metadata.create_all(database.engine)
+    with database.session() as session:
+        session.add(Guest())
+        session.flush()
+    with database.readonly_session() as session:
+        assert len(session.scalars(select(Guest)).all()) == 1
+    table = weakref.ref(Guest.__table__)
+    dispose_plugin_base("passing", base)
+    del Guest, base, session
+    gc.collect()
+    assert table() is None
