@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from pixsim7_backend.infrastructure.plugins import PluginError
+from pixsim7_backend.infrastructure.plugins._leaks import find_keeper
 
 from .trials import Trial
 from .verdicts import Finding, warning
 
 _WARM_UP = 3
 """Reloads before memory is measured: by then every cache has been filled once."""
-_GROWTH = 20_000
-"""Bytes a reload may leave behind before that is worth a warning."""
+_ENOUGH = 8
+"""Measured reloads from which on the average says something: caches fill and empty meanwhile."""
+_GROWTH = 50_000
+"""Bytes a reload may leave behind before that is worth a warning; the code of a small plugin takes 100,000."""
 
 
 @dataclass(slots=True)
@@ -30,8 +33,12 @@ class Reloads:
     findings: list[Finding] = field(default_factory=list)
     leaks: list[Finding] = field(default_factory=list)
     done: int = 0
-    growth: int = 0
-    """Bytes that a reload left behind on average; 0 where there were too few to tell."""
+    growth: int | None = None
+    """Bytes that a reload left behind on average; None where there were too few to tell."""
+
+    @property
+    def growth_note(self) -> str:
+        return "" if self.growth is None else f"{self.growth:,} bytes a reload"
 
 
 async def replace_again(trial: Trial, times: int) -> Reloads:
@@ -53,9 +60,9 @@ async def replace_again(trial: Trial, times: int) -> Reloads:
     after = await _measure(trial)
     tracemalloc.stop()
     came.leaks += _still_alive(dying)
-    if came.done > _WARM_UP + 1:
-        came.growth = max(0, (after - measured) // (came.done - _WARM_UP - 1))
-    if came.growth > _GROWTH:
+    counted = came.done - _WARM_UP - 1
+    came.growth = max(0, (after - measured) // counted) if counted >= _ENOUGH else None
+    if came.growth is not None and came.growth > _GROWTH:
         way = "look for what code outside the plugin remembers of it: caches, registries, callbacks"
         came.leaks.append(warning(f"memory grows by {came.growth:,} bytes a reload", way_out=way))
     return came
@@ -122,16 +129,6 @@ def _still_alive(modules: list[_Module]) -> list[Finding]:
     for name, group in itertools.groupby(sorted(alive, key=lambda each: each.name), key=lambda each: each.name):
         members = list(group)
         what = f"{len(members)} old generations of module {name} are still in memory"
-        found.append(warning(what, way_out=f"kept by {_keeper(members[0])}"))
+        kept_by = find_keeper(members[0].reference())
+        found.append(warning(what, way_out=f"kept by {kept_by}" if kept_by else ""))
     return found
-
-
-def _keeper(module: _Module) -> str:
-    """Return what refers to a module or to its names, in a few words."""
-    target = module.reference()
-    own = {id(target), id(vars(target))} if target is not None else set()
-    for referrer in gc.get_referrers(target, *([vars(target)] if target is not None else [])):
-        if id(referrer) not in own and not isinstance(referrer, (list, tuple)):
-            name = getattr(referrer, "__qualname__", "")
-            return f"{type(referrer).__name__} {name}".strip()
-    return "something that the interpreter does not show"

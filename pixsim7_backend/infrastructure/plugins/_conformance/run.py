@@ -131,7 +131,7 @@ class _Run:
         came = await replace_again(trial, self._reloads)
         self.results.append(result_of("reload", came.findings, f"reloads: {came.done}"))
         if came.done:
-            self.results.append(result_of("leaks", came.leaks, f"{came.growth:,} bytes a reload"))
+            self.results.append(result_of("leaks", came.leaks, came.growth_note))
 
     # --- its tables ---------------------------------------------------------------------------------
 
