@@ -16,7 +16,7 @@ from ._plan import Plan
 from ._plugin_settings import SettingsView
 from ._runner import Runner
 from ._settings import PluginSettings
-from .errors import PluginNotFoundError
+from .errors import PluginError, PluginNotFoundError
 from .records import PluginRecord
 from .types import normalize_plugin_id
 
@@ -26,6 +26,8 @@ class Asking:
 
     settings: PluginSettings
     desired: Desired
+    reload_errors: dict[str, PluginError]
+    """Why the code on disk is not the code that serves, by plugin; what is mended is gone from here."""
     _key: AppKey
     _hooks: HookBus
     _plugins: Inventory
@@ -66,12 +68,14 @@ class Asking:
     def describe(self, plugin_id: str) -> dict[str, Any]:
         """Return the record as JSON-able values, with what is wanted, why it is otherwise, and its version."""
         record, wish = self.get(plugin_id), self.wish_for(plugin_id)
+        not_live = self.reload_errors.get(record.id)
         why = explain(record, wish, self.desired.is_on(record.id))
         return {
             **record.to_json(),
             "desired": wish.to_json(),
             "why": why,
             "record_version": self.version_of(plugin_id),
+            "reload_error": not_live.to_json() if not_live else None,
         }
 
     def plan(self) -> Plan:

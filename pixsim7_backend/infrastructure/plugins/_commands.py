@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._change import Change
 from ._hooks import describe_handler
+from ._ledger import LeakReport
 from ._manager import PluginManager
 from .errors import DependantsEnabledError, NoSettingsError, PluginError, StateConflictError
 from .states import PluginState
@@ -74,10 +75,17 @@ class Commands:
         }
 
     def leaks(self) -> Json:
-        """Return what generations left behind when they stopped, and of how many plugins one has stopped."""
+        """Return what generations left behind when they stopped, what of their code is still in memory, and why.
+
+        ``stopped`` says of how many plugins a generation has stopped.
+        """
         reports = [self._manager.find_report(record.id) for record in self._manager.iter_records()]
         stopped = [report for report in reports if report is not None]
-        return {"stopped": len(stopped), "leaks": [report.to_json() for report in stopped if not report.is_clean]}
+        found = {report.plugin: report for report in stopped if not report.is_clean}
+        for code in self._manager.find_leaks():
+            known = found.get(code.plugin, LeakReport(code.plugin))
+            found[code.plugin] = replace(known, leaks=(*known.leaks, *code.leaks))
+        return {"stopped": len(stopped), "leaks": [found[each].to_json() for each in sorted(found)]}
 
     def metrics(self) -> list[Json]:
         """Return the figures of all plugins, by id."""

@@ -80,8 +80,7 @@ class PluginManager(Asking):
         self.settings = settings
         self.directories = discovery.directories
         """Where plugins are looked for, beside installed packages."""
-        self.reload_errors: dict[str, PluginError] = {}
-        """Why the code on disk is not the code that serves, by plugin; what is mended is gone from here."""
+        self.reload_errors = {}
         self._hooks = hooks
         self._key = AppKey(app.title)
         self.journal = reporter = Journal(reporter)
@@ -251,6 +250,12 @@ class PluginManager(Asking):
             self._plugins.accept(change.plan.candidates[record.id])
             await self._runner.apply(change, start=self._is_started)
             return self._mended(record.id, *change.replace)
+
+    def note_reload_error(self, plugin_id: str, error: PluginError) -> None:
+        """Keep why the code on disk is not the code that serves, until it is."""
+        self.reload_errors[plugin_id] = error
+        if plugin_id in self._plugins.records:
+            self._plugins.records.touch(plugin_id)
 
     def _mended(self, plugin_id: str, *more: str) -> PluginRecord:
         record = self._plugins.require(plugin_id, PluginState.ENABLED)

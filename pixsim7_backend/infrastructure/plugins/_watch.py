@@ -188,7 +188,7 @@ class _Watcher:
 
     def _keep(self, plugin: str, error: PluginError) -> None:
         let_go(error)
-        self._manager.reload_errors[plugin] = error
+        self._manager.note_reload_error(plugin, error)
 
     def _id_of(self, folder: Path) -> str:
         record = self._find(folder)

@@ -286,3 +286,17 @@ async def test_the_platform_itself_does_not_import_watchfiles() -> None:
     script = "import sys, pixsim7_backend.infrastructure.plugins; sys.exit('watchfiles' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await process.wait() == 0
+
+
+async def test_operators_see_what_is_not_live(tmp_path: Path) -> None:
+    """The description that the admin API and the command line show holds the error, under a new version."""
+    write_plugin(tmp_path, "quest", version(1))
+    async with plugin_host(tmp_path) as host, watch_plugins(host.manager, settle=0.05):
+        before = host.manager.describe("quest")
+        assert before["reload_error"] is None
+        write_plugin(tmp_path, "quest", version(2, "def broken(:"))
+        await until(lambda: "quest" in host.manager.reload_errors)
+        seen = host.manager.describe("quest")
+        assert "syntax error" in seen["reload_error"]["message"]
+        assert (seen["state"], seen["generation"]) == ("enabled", 1)
+        assert seen["record_version"] > before["record_version"]

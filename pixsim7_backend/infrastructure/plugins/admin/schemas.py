@@ -48,6 +48,9 @@ class PluginView(BaseModel):
     why: str | None = Field(description="Why what is differs from what is wanted; null where it does not.")
     record_version: int = Field(description="Rises with every change of this record; the `ETag` of one plugin.")
     generation: int = Field(description="How many times its code has been loaded.")
+    reload_error: PluginReason | None = Field(
+        default=None, description="Why the code on disk is not the code that serves; null where it is."
+    )
     source: PluginPlace
     warnings: list[str]
     manifest: dict[str, Any] | None
