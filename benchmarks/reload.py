@@ -125,7 +125,7 @@ async def until_live(client: httpx.AsyncClient, path: str, version: int, limit: 
                 answer = await client.get(path)
                 if answer.status_code == 200 and answer.json() == version:
                     return
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.003)
 
 
 async def times_to_live(

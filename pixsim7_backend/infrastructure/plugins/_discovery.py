@@ -38,7 +38,15 @@ from .errors import (
 from .records import PluginSource, SourceRank
 from .types import PluginManifest, normalize_plugin_id
 
-__all__ = ["Discovery", "discover", "discover_directory", "discover_entry_points", "find_directory", "read_folder"]
+__all__ = [
+    "Discovery",
+    "discover",
+    "discover_directory",
+    "discover_entry_points",
+    "find_directory",
+    "holds_plugin",
+    "read_folder",
+]
 
 ENTRY_POINTS = "pixsim7.plugins"
 
@@ -120,12 +128,12 @@ def discover_directory(directory: Path, *, rank: SourceRank = SourceRank.FIRST_P
         raise PluginDirectoryError(directory=str(directory), searched=[directory]) from error
     parent, path = _place(directory)
     sources = (PluginSource(folder=name, path=path / name, package=f"{parent}.{name}", rank=rank) for name in names)
-    return [_folder_candidate(source) for source in sources if _is_plugin(source)]
+    return [_folder_candidate(source) for source in sources if holds_plugin(source)]
 
 
 def read_folder(source: PluginSource) -> Candidate | None:
     """Read one plugin's folder again; None when it holds no plugin any more."""
-    return _candidate(source) if _is_plugin(source) else None
+    return _candidate(source) if holds_plugin(source) else None
 
 
 def discover_entry_points(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> list[Candidate]:
@@ -145,7 +153,8 @@ def _is_searched(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_plugin(source: PluginSource) -> bool:
+def holds_plugin(source: PluginSource) -> bool:
+    """Tell whether the folder is a plugin's, a working one or not."""
     return any(os.path.lexists(source.path / name) for name in ("manifest.py", "__init__.py"))
 
 

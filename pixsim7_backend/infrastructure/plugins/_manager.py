@@ -17,7 +17,7 @@ from ._asking import Asking
 from ._change import Change
 from ._configuring import Configurator, SettingsChange
 from ._desired import Desired
-from ._discovery import Discovery, discover_directory, read_folder
+from ._discovery import Discovery, discover_directory, holds_plugin
 from ._dispatch import PluginRoute
 from ._hooks import HookBus
 from ._interruption import to_the_end
@@ -285,7 +285,7 @@ class PluginManager(Asking):
         """
         path = Path(folder)
         known = next((each for each in self.iter_records() if each.source.path == path), None)
-        if known is not None and known.state is not PluginState.REMOVED and read_folder(known.source) is not None:
+        if known is not None and known.state is not PluginState.REMOVED and holds_plugin(known.source):
             return await self.reload(known.id)
         async with self._live_change(known.id if known else path.name):
             if known is not None and known.state is not PluginState.REMOVED:

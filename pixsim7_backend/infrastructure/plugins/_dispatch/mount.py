@@ -57,6 +57,7 @@ class PluginMount:
         self._stack = stack
         self._lock = threading.Lock()
         self._table: RouteTable | None = None
+        self._claims: tuple[RouteClaim, ...] | None = None
         self._served: set[Exchange] = set()
         self.ends_streams = False
         """The plugin leaves: event streams and WebSockets, also those still to come, are to end."""
@@ -84,13 +85,17 @@ class PluginMount:
 
     def iter_routes(self) -> Iterator[RouteClaim]:
         """Yield every method and path that this mount wants to serve, in registration order."""
-        yield from iter_claims(self._listed)
-        for path in self.frontend_paths:
-            yield RouteClaim("FRONTEND", path, path, f"frontend of {self.plugin_id}")
+        if self._claims is None:
+            frontends = (
+                RouteClaim("FRONTEND", path, path, f"frontend of {self.plugin_id}") for path in self.frontend_paths
+            )
+            self._claims = (*iter_claims(self._listed), *frontends)
+        yield from self._claims
 
     def routes_changed(self) -> None:
         """Read the routers again: the plugin added to them (or this is the first time)."""
         self._listed = list_routes(self._holder.routes)
+        self._claims = None
         self.prefixes = shortest("" if path is None else static_prefix(path) for _, path in self._listed)
         self._names = frozenset(getattr(route, "name", None) for route, path in self._listed if path is not None)
         self._names_open = any(path is None or hasattr(route, "routes") for route, path in self._listed)
