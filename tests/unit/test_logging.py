@@ -15,6 +15,18 @@ from pixsim7_backend.request_ids import current_request_id
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def not_configured() -> Iterator[None]:
+    """Each test starts with nothing configured, whatever app of another test still runs in this process."""
+    root = logging.getLogger()
+    ours = [handler for handler in root.handlers if isinstance(handler, StderrHandler)]
+    for handler in ours:
+        root.removeHandler(handler)
+    yield
+    for handler in ours:
+        root.addHandler(handler)
+
+
 @pytest.fixture
 def request_id() -> Iterator[str]:
     token = current_request_id.set("r-1")

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 Undo = Callable[[], object]
@@ -188,8 +189,20 @@ def describe_task(task: asyncio.Task[Any]) -> str:
     return f"{task.get_name()} ({name}){where}"
 
 
+def _is_importing(frame: FrameType | None) -> bool:
+    """Tell whether the plugin's code runs here because the platform is importing it."""
+    while frame is not None:
+        if frame.f_code.co_name == "load_code" and frame.f_globals.get("__package__") == __package__:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def find_threads(directory: str) -> tuple[Leak, ...]:
-    """Name the threads that run code from below ``directory``, other than the one that asks."""
+    """Name the threads that run code from below ``directory``.
+
+    Neither the one that asks counts, nor one that the platform itself lets import the next generation.
+    """
     frames = sys._current_frames()  # documented; the only way to see what another thread runs
     found = []
     for thread in threading.enumerate():
@@ -198,6 +211,8 @@ def find_threads(directory: str) -> tuple[Leak, ...]:
         frame = frames.get(thread.ident or 0)
         while frame is not None:
             if frame.f_code.co_filename.startswith(directory):
+                if _is_importing(frame):
+                    break
                 where = f"runs {frame.f_code.co_qualname} at {frame.f_code.co_filename}:{frame.f_lineno}"
                 found.append(Leak("thread", thread.name, where))
                 break
