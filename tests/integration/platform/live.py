@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, init_plugin_manager
+from pixsim7_backend.infrastructure.plugins.testing import MemoryStateStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class LiveServer:
 async def live_server(directory: Path, **options: Any) -> AsyncIterator[LiveServer]:
     """Serve the plugins of ``directory`` over HTTP; ``options`` go to ``init_plugin_manager``."""
     app = FastAPI()
-    manager = init_plugin_manager(app, directory, **({"disabled": ()} | options))
+    manager = init_plugin_manager(app, directory, **({"disabled": (), "store": MemoryStateStore()} | options))
     await manager.enable_all()
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     # An idle connection that the server closes just when a client takes it up again is no fault of a reload.
