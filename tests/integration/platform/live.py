@@ -36,7 +36,8 @@ class LiveServer:
 async def live_server(directory: Path, **options: Any) -> AsyncIterator[LiveServer]:
     """Serve the plugins of ``directory`` over HTTP; ``options`` go to ``init_plugin_manager``."""
     app = FastAPI()
-    manager = init_plugin_manager(app, directory, **({"disabled": (), "store": MemoryStateStore()} | options))
+    defaults: dict[str, Any] = {"disabled": (), "store": MemoryStateStore()}
+    manager = init_plugin_manager(app, directory, **(defaults | options))
     await manager.enable_all()
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     # An idle connection that the server closes just when a client takes it up again is no fault of a reload.
