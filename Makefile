@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-annotate --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-faults test-live lint bench docs lock clean
+.PHONY: help serve demo test test-faults test-live test-escape test-fuzz lint bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +26,19 @@ demo: $(VENV)/.runtime ## Fill a small world and play it through over HTTP
 
 test: lint ## Check everything: format, lint, types, layers, tests
 	$(BIN)/pytest -q -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m thorough tests/integration/jail $(PYTEST_ARGS)
 
 test-faults: $(VENV)/.dev ## Kill, cancel and confuse the platform for longer than the tests do (FAULT_ROUNDS)
 	FAULT_ROUNDS=$${FAULT_ROUNDS:-20} $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults $(PYTEST_ARGS)
 
 test-live: $(VENV)/.dev ## Replace a plugin 200 times under 64 clients; a third of its versions are broken
 	LIVE_CLIENTS=64 LIVE_RELOADS=200 $(BIN)/pytest -q tests/integration/platform/test_nothing_lost.py
+
+test-escape: $(VENV)/.dev ## Try to escape from the jail, as each kind of host that this machine can be
+	@$(BIN)/python -m tests.escape $(PYTEST_ARGS)
+
+test-fuzz: $(VENV)/.dev ## Send the host frames, answers and statements at random, for an hour (FUZZ_SECONDS)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/pytest -q tests/escape/test_fuzz.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and layers only
 	$(BIN)/ruff format --check $(CODE)
@@ -43,7 +50,7 @@ bench: $(VENV)/.bench ## Measure the platform against hard-coded routers and its
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.dev ## Run the code blocks of README.md and docs/
-	$(BIN)/pytest -q tests/integration/test_readme.py tests/integration/test_documents.py tests/integration/authoring/test_tutorial.py
+	$(BIN)/pytest -q tests/integration/test_readme.py tests/integration/test_documents.py tests/integration/test_pages.py tests/integration/test_reference.py
 
 lock: $(VENV)/.dev ## Write the lock files anew, with the newest versions that pyproject.toml admits
 	$(LOCK) --group build --output-file requirements/runtime.txt

@@ -17,6 +17,7 @@ from pixsim7_backend.curl_json import CurlJson
 from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source
 from pixsim7_backend.infrastructure.plugins import (
+    JailLoader,
     PluginManager,
     StartupJournal,
     init_plugin_manager,
@@ -27,11 +28,13 @@ from pixsim7_backend.logging import configure_logging
 from pixsim7_backend.plugin_migrations import PluginMigrations
 from pixsim7_backend.plugin_store import MIGRATIONS, DatabaseStateStore
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
+from pixsim7_backend.rate_limits import limits_of, warn_of_unknown
 from pixsim7_backend.request_ids import RequestIds
 from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
 from pixsim7_backend.settings_cipher import settings_cipher
 from pixsim7_backend.startup_errors import PlainStartupErrors
+from pixsim7_backend.workers import counted_worker
 
 logger = logging.getLogger("pixsim7.main")
 
@@ -61,7 +64,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = app.state.settings = app.state.settings or load_settings()
     undo_logging = configure_logging(settings.log_format, settings.log_level)
     try:
-        async with open_database(app, settings) as database:
+        async with (
+            open_database(app, settings) as database,
+            counted_worker(settings.data_dir) as is_only_worker,
+            limits_of(settings) as limits,
+        ):
             migrations = PluginMigrations(
                 database, is_embedded=settings.is_embedded, migrates_live=settings.reload_migrations
             )
@@ -69,16 +76,23 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app,
                 settings.plugins_dir,
                 more_directories=settings.extra_plugins_dirs,
+                community_directory=settings.community_plugins_dir,
+                isolation=settings.isolation,
+                community_floor=settings.community_floor,
                 resources=CHECKS,
                 prepare=migrations,
                 hook_timeout=settings.hook_timeout,
                 store=DatabaseStateStore(database, migrates=settings.is_embedded),
                 cipher=settings_cipher(settings),
-                allow_live_changes=settings.workers == 1,
+                allow_live_changes=lambda: settings.workers == 1 and is_only_worker(),
                 safe_mode=settings.safe_mode,
+                breaker=settings.breaker,
+                limits=limits,
                 startup_journal=StartupJournal(settings.starts_dir if settings.remember_crashes else None),
+                jails=lambda: confine(settings, database),
             )
             logger.info(f"Loaded {len(plugin_manager.list_plugins())} plugins")  # noqa: G004  # as the guide writes it
+            warn_of_unknown(settings, plugin_manager)
             await plugin_manager.enable_all()
             migrations.is_live = True
             app.state.readiness_checks = readiness_checks(settings, database, plugin_manager)
@@ -89,6 +103,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await plugin_manager.disable_all()
     finally:
         undo_logging()
+
+
+def confine(settings: Settings, database: Database) -> JailLoader:
+    """Return what runs confined plugins; imported only where there is one."""
+    from pixsim7_backend.jails import make_backend_jails
+
+    return make_backend_jails(settings, database)
 
 
 @asynccontextmanager
@@ -115,7 +136,8 @@ def readiness_checks(settings: Settings, database: Database, manager: PluginMana
     if settings.redis_url.get_secret_value():
         checks["redis"] = CHECKS["redis"]
     if not settings.is_embedded:
-        found = [find_source(record.id, record.source.path) for record in manager.list_plugins()]
+        trusted = [each for each in manager.list_plugins() if not each.source.is_confined]  # migrations are code
+        found = [find_source(record.id, record.source.path) for record in trusted]
         checks["migrations"] = health.MigrationsCheck(database, [*(source for source in found if source), MIGRATIONS])
     return checks
 

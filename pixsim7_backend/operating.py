@@ -49,12 +49,13 @@ async def require_admin(request: Request, token: Annotated[str | None, Depends(_
     if guard is None:
         raise ServiceUnavailable(f"nobody can log in, since the auth plugin does not run; {_WAY_IN}")
     try:
-        await guard(request, token)
+        operator = await guard(request, token)
     except HTTPException:
         raise
     except Exception as error:  # the guard is a plugin's code: what breaks in it must not let anybody in
         logger.exception("The admin guard of the auth plugin failed")
         raise ServiceUnavailable(f"the auth plugin cannot tell who you are; {_WAY_IN}") from error
+    request.state.operator = f"admin {getattr(operator, 'id', operator)}"
 
 
 def plugin_routes() -> APIRouter:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -18,7 +19,9 @@ from uuid import UUID
 from sqlalchemy import Connection, MetaData, Table, inspect, select, text
 
 from pixsim7_backend.db import Database, migrations
-from pixsim7_backend.db.migrations import MigrationSource, UnknownRevisionError, find_source
+from pixsim7_backend.db.migrations import MigrationSource, find_source
+from pixsim7_backend.infrastructure.plugins import DesiredState
+from pixsim7_backend.infrastructure.plugins.errors import TablesAheadError
 
 __all__ = ["PluginTables"]
 
@@ -31,31 +34,54 @@ class PluginTables:
     Args:
         database: where the tables are.
         exports: the directory to write exports to; made when first needed.
+        desired: tells how plugins are switched and configured.
+        confined: tells of which plugins no migration is read, since reading one runs it.
 
     All methods raise MigrationError where a plugin's migrations cannot be used.
     """
 
-    def __init__(self, database: Database, exports: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        exports: Path,
+        desired: Callable[[], DesiredState],
+        *,
+        confined: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._database = database
         self._exports = exports
+        self._desired = desired
+        self._confined = confined
 
-    def revision(self, plugin_id: str, folder: Path) -> str | None:
+    def revision(self, plugin_id: str, installed_as: str) -> str | None:
         """Return at which revision the plugin's tables stand, known to its files or not; None before the first."""
-        source = find_source(plugin_id, folder)
-        try:
-            return migrations.current(self._database, source) if source else None
-        except UnknownRevisionError as error:
-            return error.revision
+        return migrations.noted(self._database, MigrationSource(plugin_id, Path(), installed_as))
+
+    def pending(self, plugin_id: str, folder: Path, installed_as: str, *, version: str) -> tuple[str, ...]:
+        """Return the revisions that these files would bring to the tables, in order; nothing of them is run.
+
+        None where only running them would tell, or they are not one line of revisions.
+
+        Raises:
+            TablesAheadError: the tables stand at a revision that ``version`` does not know.
+        """
+        line = revisions_in(folder / "migrations")
+        stands_at = self.revision(plugin_id, installed_as) if line else None
+        if stands_at is None:
+            return line
+        if stands_at not in line:
+            raise TablesAheadError(plugin=plugin_id, version=version, revision=stands_at)
+        return line[line.index(stands_at) + 1 :]
 
     def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
         """Take the plugin's tables back to a revision, None is before the first; what newer columns hold is lost."""
-        source = find_source(plugin_id, folder)
+        source = self._find_source(plugin_id, folder)
         if source is not None:
             migrations.downgrade(self._database, source, revision or "base")
 
     def drop(self, plugin_id: str, folder: Path) -> None:
         """Delete the plugin's tables, and the note of where they stand. Doing it twice is fine."""
-        source = find_source(plugin_id, folder)
+        source = self._find_source(plugin_id, folder)
         if source is None:
             return
         migrations.downgrade(self._database, source)
@@ -63,16 +89,23 @@ class PluginTables:
             connection.execute(text(f"DROP TABLE IF EXISTS {source.version_table}"))
 
     def export(self, plugin_id: str, folder: Path) -> Path | None:
-        """Write every row of the plugin's tables to a zip of JSON Lines; return it, None when there are no tables.
+        """Write every row of the plugin's tables to a zip of JSON Lines; return it, None when nothing is stored.
 
-        ``contents.json`` lists the tables with the number of their rows, ``<table>.jsonl`` has one row per
-        line. All tables are read at one moment, and the file is there whole or not at all.
+        ``contents.json`` lists the tables with the number of their rows, and has how the plugin was switched
+        and configured (secrets as they are stored: encrypted); ``<table>.jsonl`` has one row per line.
+        All tables are read at one moment, and the file is there whole or not at all.
         """
-        source = find_source(plugin_id, folder)
-        if source is None:
+        source = self._find_source(plugin_id, folder)
+        wishes = self._desired()
+        on, settings = wishes.switched.get(plugin_id), wishes.settings.get(plugin_id, {})
+        if source is None and on is None and not settings:
             return None
-        names = tables_of(source)
-        revision = migrations.current(self._database, source)
+        about = {
+            "plugin": plugin_id,
+            "revision": migrations.current(self._database, source) if source else None,
+            "switched": on,
+            "settings": dict(settings),
+        }
         self._exports.mkdir(mode=0o700, parents=True, exist_ok=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         target = self._exports / f"{plugin_id}-{stamp}.zip"
@@ -81,13 +114,21 @@ class PluginTables:
             with part.open("xb") as stream:
                 part.chmod(0o600)
                 with self._reading_at_one_moment() as connection:
-                    _write_zip(stream, connection, names, {"plugin": plugin_id, "revision": revision})
+                    _write_zip(stream, connection, tables_of(source) if source else (), about)
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         return target
+
+    def _find_source(self, plugin_id: str, folder: Path) -> MigrationSource | None:
+        """Return the plugin's migrations, None where it has none, may have none, or there is no database yet."""
+        if plugin_id in self._confined():
+            return None
+        file = self._database.file
+        is_there = file is None or file.exists()
+        return find_source(plugin_id, folder) if is_there else None
 
     @contextmanager
     def _reading_at_one_moment(self) -> Iterator[Connection]:
@@ -97,6 +138,33 @@ class PluginTables:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
+
+
+def revisions_in(directory: Path) -> tuple[str, ...]:
+    """Return the revisions that migration files name, first to last; none where one would have to be run to tell."""
+    files = [file for file in sorted(directory.glob("*.py")) if file.name != "__init__.py"]
+    after = {each.get("down_revision"): each.get("revision") for each in map(_literals_in, files)}
+    line: list[str] = []
+    follower = after.get(None)
+    while isinstance(follower, str) and follower not in line:
+        line.append(follower)
+        follower = after.get(follower)
+    return tuple(line) if len(line) == len(files) else ()
+
+
+def _literals_in(file: Path) -> dict[str, Any]:
+    """Return the literals that a file gives names to at its top; {} where it is not Python."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    found: dict[str, Any] = {}
+    for statement in body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        names = [each.id for each in targets if isinstance(each, ast.Name)]
+        found |= dict.fromkeys(names, value.value) if isinstance(value, ast.Constant) else {}
+    return found
 
 
 def tables_of(source: MigrationSource) -> tuple[str, ...]:

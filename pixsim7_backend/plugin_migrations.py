@@ -21,7 +21,8 @@ class MigrationsPendingError(PluginError):
     def __init__(self, *, plugin: str, revisions: Sequence[str]) -> None:
         super().__init__(
             f"plugin {plugin!r} needs migrations that have not been run ({', '.join(revisions)});"
-            f" run `pixsim7 db upgrade` and `pixsim7 plugins reload {plugin}`, or set RELOAD_MIGRATIONS=true",
+            f" run `pixsim7 db upgrade` and `pixsim7 plugins reload {plugin}`, or set RELOAD_MIGRATIONS=true, which"
+            " `pixsim7 plugins add` needs while a server runs",
             plugin=plugin,
             revisions=tuple(revisions),
         )

@@ -263,7 +263,9 @@ async def _on_unstorable_value(request: Request, error: Exception) -> Response:
 
 
 async def _on_operational_error(request: Request, error: Exception) -> Response:
-    """A lost race for a lock is the request's conflict; a database that is away is ours."""
+    """A lost race for a lock is the request's conflict; a database that is away, or a wrong statement, is ours."""
+    if getattr(getattr(error, "orig", None), "sqlite_errorname", "") == "SQLITE_ERROR":
+        raise error
     logger.warning("the database refused: %s", _cause(error))
     if is_lock_conflict(error):
         return problem_response(

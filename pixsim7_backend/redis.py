@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -18,6 +19,7 @@ __all__ = [
     "get_redis",
     "new_async_redis",
     "redis_url",
+    "use_clients",
 ]
 
 EXAMPLE = "redis://127.0.0.1:6379/0"
@@ -29,11 +31,13 @@ class RedisNotConfiguredError(Exception):
 
 
 class _Process:
-    """The client of this process, and the URL it was given where that is not from the environment."""
+    """The client of this process, the URL it was given where that is not from the environment, and other makers."""
 
     mutex = threading.Lock()
     url: str | None = None
     client: Redis | None = None
+    make: Callable[[], Redis] | None = None
+    make_async: Callable[[], AsyncRedis] | None = None
 
 
 def redis_url() -> str:
@@ -51,6 +55,12 @@ def configure_redis(url: str | None) -> None:
     _Process.url = url
 
 
+def use_clients(make: Callable[[], Redis], make_async: Callable[[], AsyncRedis]) -> None:
+    """Let :func:`get_redis` and :func:`new_async_redis` give clients that these make, whatever is configured."""
+    close_redis()
+    _Process.make, _Process.make_async = make, make_async
+
+
 def get_redis() -> Redis:
     """Return the process's client, which keeps a pool of connections and is safe to share among threads.
 
@@ -59,24 +69,35 @@ def get_redis() -> Redis:
     """
     with _Process.mutex:
         if _Process.client is None:
-            _Process.client = _connect(redis_url())
+            _Process.client = _Process.make() if _Process.make is not None else _connect(redis_url())
         return _Process.client
 
 
-def new_async_redis() -> AsyncRedis:
+def new_async_redis(*, connections: int | None = None, timeout: float | None = None) -> AsyncRedis:
     """Return a new async client; it belongs to the running event loop, and the caller closes it.
+
+    Args:
+        connections: at most so many; who finds none free waits for one. None: as many as are wanted.
+        timeout: seconds that connecting and an answer may take; None: any time.
 
     Raises:
         RedisNotConfiguredError: ``REDIS_URL`` is not set or malformed.
     """
+    if _Process.make_async is not None:
+        return _Process.make_async()
+    from redis.asyncio import BlockingConnectionPool, ConnectionPool
     from redis.asyncio import Redis as AsyncRedis
 
     url = redis_url()
+    options: dict[str, Any] = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
     try:
-        client: AsyncRedis = AsyncRedis.from_url(url)
+        if connections is None:
+            pool = ConnectionPool.from_url(url, **options)
+        else:
+            pool = BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout, **options)
     except ValueError:
         raise _malformed(url) from None
-    return client
+    return AsyncRedis.from_pool(pool)
 
 
 def close_redis() -> None:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,21 @@ def redis_url() -> str:
         return "redis://127.0.0.1:6379/0"
     started = _start_redis() or (_install("redis-server") and _start_redis())
     return started or missing("Redis", "install redis-server, or set TEST_REDIS_URL")
+
+
+@contextlib.contextmanager
+def own_redis(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Redis server on this port that the test may end as it likes; skip when the program is not there."""
+    server = _program("redis-server") or missing("redis-server", "install it")
+    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with tempfile.TemporaryDirectory(prefix="pixsim7-redis-") as folder:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        try:
+            assert wait_until(lambda: _listens(port)), "Redis does not start"
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def missing(service: str, remedy: str) -> str:

@@ -15,6 +15,7 @@ from pixsim7_backend.cli import (
     plugins,
     plugins_bisect,
     plugins_check,
+    plugins_grants,
     plugins_install,
     plugins_new,
     plugins_settings,
@@ -42,6 +43,7 @@ app.command()(serve.serve)
 app.add_typer(plugins.app)
 plugins.app.command()(plugins_switch.enable)
 plugins.app.command()(plugins_switch.disable)
+plugins.app.add_typer(plugins_grants.app)
 plugins.app.command()(plugins_switch.reload)
 plugins.app.command()(plugins_switch.retry)
 plugins.app.command()(plugins_settings.settings)

@@ -29,17 +29,18 @@ from pixsim7_backend.db.migrations import (
 )
 from pixsim7_backend.db.models import iter_plugin_bases
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginRecord
-from pixsim7_backend.infrastructure.plugins._config import read_config
 from pixsim7_backend.infrastructure.plugins._conformance import (
     CheckResult,
     ConformanceHost,
     Finding,
     check_plugin,
 )
-from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsSources
+from pixsim7_backend.infrastructure.plugins._settings.config import read_config
+from pixsim7_backend.infrastructure.plugins._settings.layers import SettingsSources
 from pixsim7_backend.main import create_app
 from pixsim7_backend.resources import CHECKS, configured
 from pixsim7_backend.settings import Settings, load_settings
+from pixsim7_backend.settings_cipher import settings_cipher
 
 _ACCOUNT = {"email": "check@example.com", "username": "check", "password": "a private app's only account"}
 
@@ -50,6 +51,13 @@ def main(place: Path) -> None:
     settings = load_settings(data_dir=place, database_url=SecretStr(os.environ["DATABASE_URL"]))
     with configured(settings) as database:
         asyncio.run(_check(place, request, settings, database))
+
+
+def _leave() -> None:
+    """End the process at once: the tasks and threads that a plugin has left could hold up its end for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _check(place: Path, request: dict[str, Any], settings: Settings, database: Database) -> None:
@@ -67,7 +75,7 @@ async def _check(place: Path, request: dict[str, Any], settings: Settings, datab
         resources=CHECKS,
         prepare=lambda record, package_dir: _migrate(database, record, package_dir),
         check_migrations=lambda plugins: check_migrations(f"sqlite:///{place / 'migrations.sqlite3'}", plugins),
-        sources=_sources(),
+        sources=_sources(settings),
         sign_in=_sign_in,
     )
     directories = [Path(each) for each in request["directories"]]
@@ -77,10 +85,9 @@ async def _check(place: Path, request: dict[str, Any], settings: Settings, datab
         )
     except PluginError as error:
         write(error=str(error))
-        return
-    finally:
-        await database.aclose()
-    write(plugin=report.plugin, results=[each.to_json() for each in report.results])
+    else:
+        write(plugin=report.plugin, results=[each.to_json() for each in report.results])
+    _leave()
 
 
 def _make_app(settings: Settings, database: Database) -> FastAPI:
@@ -95,10 +102,15 @@ def _migrate(database: Database, record: PluginRecord, package_dir: Path) -> Non
         upgrade(database, [source])
 
 
-def _sources() -> SettingsSources:
+def _sources(settings: Settings) -> SettingsSources:
     """Take the plugins' settings from where a server started here would take them."""
     config = read_config(os.environ, Path.cwd())
-    return SettingsSources(config=config.plugins, config_file=config.file, environ=dict(os.environ))
+    return SettingsSources(
+        config=config.plugins,
+        config_file=config.file,
+        environ=dict(os.environ),
+        cipher=settings_cipher(settings),
+    )
 
 
 async def _sign_in(client: httpx.AsyncClient) -> Mapping[str, str]:

@@ -63,8 +63,14 @@ def migration_sources(settings: Settings) -> list[MigrationSource]:
     from pixsim7_backend.db.migrations import find_source
     from pixsim7_backend.plugin_store import MIGRATIONS
 
-    plan = preview(plugin_directories(settings), resources={"db": lambda: None, "redis": lambda: None})
-    found = (find_source(plugin_id, plan.candidates[plugin_id].source.path) for plugin_id in plan.order)
+    plan = preview(
+        plugin_directories(settings),
+        community_directory=settings.community_plugins_dir,
+        isolation=settings.isolation,
+        resources={"db": lambda: None, "redis": lambda: None},
+    )
+    trusted = [each for each in plan.order if not plan.candidates[each].source.is_confined]  # migrations are code
+    found = (find_source(plugin_id, plan.candidates[plugin_id].source.path) for plugin_id in trusted)
     return [*(source for source in found if source is not None), MIGRATIONS]
 
 

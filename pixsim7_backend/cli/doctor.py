@@ -16,10 +16,10 @@ from rich.text import Text
 
 from pixsim7_backend import __version__
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table
-from pixsim7_backend.cli.plugins import plugin_directories
+from pixsim7_backend.cli.plugins import community_options, plugin_directories
 from pixsim7_backend.cli.serve import check_address
-from pixsim7_backend.infrastructure.plugins import PluginError
-from pixsim7_backend.infrastructure.plugins.preview import preview
+from pixsim7_backend.infrastructure.plugins import DesiredState, PluginError
+from pixsim7_backend.infrastructure.plugins.preview import preview, probe_machine
 from pixsim7_backend.settings import Settings, SettingsError, load_settings
 
 _LIBRARIES = ("fastapi", "starlette", "pydantic", "sqlalchemy", "alembic", "uvicorn")
@@ -70,6 +70,7 @@ def examine() -> Iterator[Finding]:
     yield _database(settings)
     yield _redis(settings)
     yield _port(settings)
+    yield _confinement(settings)
     yield from _plugins(settings)
 
 
@@ -122,12 +123,36 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
 
 
+def _confinement(settings: Settings) -> Finding:
+    report = probe_machine()
+    if report.reaches(settings.community_floor):
+        return Finding("confinement", Verdict.OK, str(report))
+    way_out = (
+        f"below COMMUNITY_FLOOR={settings.community_floor}, so that no community plugin runs; mend what is listed, or"
+        f" set COMMUNITY_FLOOR={report.level.name.lower()} if you trust those that you install"
+    )
+    is_needed = Path(settings.community_plugins_dir).is_dir()
+    return Finding("confinement", Verdict.PROBLEM if is_needed else Verdict.WARNING, f"{report}\n{way_out}")
+
+
 def _plugins(settings: Settings) -> Iterator[Finding]:
+    from pixsim7_backend.cli.desired import read_desired
+    from pixsim7_backend.db import DatabaseUrlError
+
     def redis() -> str | None:
         return None if settings.redis_url.get_secret_value() else "no Redis is configured; set REDIS_URL"
 
     try:
-        plan = preview(plugin_directories(settings), resources={"db": lambda: None, "redis": redis})
+        desired = read_desired(settings)
+    except DatabaseUrlError:  # which is said of the database
+        desired = DesiredState()
+    try:
+        plan = preview(
+            plugin_directories(settings),
+            switched=desired.switched,
+            **community_options(settings, desired),
+            resources={"db": lambda: None, "redis": redis},
+        )
     except PluginError as error:
         yield Finding("plugins", Verdict.PROBLEM, str(error))
         return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pixsim7_backend.cli.output import CommandError
+from pixsim7_backend.infrastructure.plugins import PluginError, PluginState, errors
 from pixsim7_backend.infrastructure.plugins.admin import SOCKET_NAME, has_server, is_supported, request
 from pixsim7_backend.settings import Settings
 
@@ -14,21 +16,43 @@ _SECONDS = 600.0
 
 
 class LiveServer:
-    """A running server."""
+    """A running server; all methods raise PluginError when it refuses, in its words, or cannot be asked."""
+
+    is_live = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def ask(self, command: str, **fields: Any) -> Any:
-        """Return the server's result.
-
-        Raises:
-            CommandError: the server refuses, in its words; or it cannot be asked.
-        """
+        """Return the server's result; a refusal has the state that it would give the plugin."""
         reply = request(self.path, {"command": command, **fields}, timeout=_SECONDS)
         if not reply["ok"]:
-            raise CommandError(str(reply["error"]["message"]))
-        return reply["result"]
+            raise _error_of(reply["error"])
+        return reply.get("result")
+
+    def refresh(self, plugin_id: str, folder: Path) -> None:
+        """Let it follow what happened to a plugin's folder."""
+        self.ask("refresh", folder=str(folder))
+
+    def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
+        """Let it stop a plugin whose folder is about to go."""
+        self.ask("withdraw", id=plugin_id, cascade=cascade)
+
+    def revoke(self, plugin_id: str) -> None:
+        """Let it forget what was granted to the plugin."""
+        self.ask("revoke", id=plugin_id)
+
+    def forget(self, plugin_id: str) -> None:
+        """Let it forget how the plugin was switched and configured."""
+        self.ask("forget", id=plugin_id)
+
+
+def _error_of(told: Mapping[str, Any]) -> PluginError:
+    kind = getattr(errors, str(told.get("type")), None)
+    error = PluginError(str(told.get("message")), plugin=str(told.get("plugin", "")))
+    state: PluginState = getattr(kind, "state", PluginState.FAILED)
+    error.state = state  # type: ignore[misc]  # of this one error, whose type is known by name only
+    return error
 
 
 def find_server(settings: Settings) -> LiveServer | None:

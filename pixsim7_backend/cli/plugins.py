@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from types import MappingProxyType
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,8 @@ from rich.text import Text
 
 from pixsim7_backend.cli.live import LiveServer, find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
+from pixsim7_backend.infrastructure.plugins import DesiredState, StartupJournal
+from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.infrastructure.plugins.errors import ControlSocketError
 from pixsim7_backend.infrastructure.plugins.preview import Candidate, Plan, preview, render_graph, render_plan
 from pixsim7_backend.settings import Settings, load_settings
@@ -21,6 +23,7 @@ app = typer.Typer(name="plugins", help="Look at the plugins, and change them.", 
 Directory = Annotated[
     str | None, typer.Option("--dir", help="Plugin directory to look at instead of the configured ones.")
 ]
+_NOTHING_DESIRED = DesiredState()
 _COLOURS = {"ready": "green", "enabled": "green", "disabled": "dim", "blocked": "yellow", "failed": "red"}
 
 
@@ -63,11 +66,18 @@ def _list_live(plugins: list[dict[str, Any]], *, as_json: bool) -> None:
                 Text(each["state"], _COLOURS.get(each["state"], "")),
                 _wanted(each["desired"]),
                 ", ".join((each["manifest"] or {}).get("dependencies", ())),
-                each["why"] or (each["reason"] or {}).get("message", ""),
+                _why(each),
             )
             for each in plugins
         ],
     )
+
+
+def _why(plugin: dict[str, Any]) -> str:
+    """Say why it is not as wanted, or that what serves is not what is on disk."""
+    if plugin["reload_error"]:
+        return f"what is on disk is not live: {plugin['reload_error']['message']}"
+    return str(plugin["why"] or (plugin["reason"] or {}).get("message", ""))
 
 
 def _wanted(desired: dict[str, Any]) -> str:
@@ -129,25 +139,42 @@ def _plan(directory: str | None) -> Plan:
 
     settings = load_settings()
     if directory:
-        return planned(settings, [directory])
-    return planned(settings, plugin_directories(settings), switched=read_desired(settings).switched)
+        return planned(settings, [directory], safe_mode=settings.safe_mode)
+    return planned(settings, desired=read_desired(settings), safe_mode=settings.safe_mode)
 
 
 def plugin_directories(settings: Settings) -> list[str]:
-    """Return where the configured plugins are."""
+    """Return where the configured plugins that are trusted are."""
     return [settings.plugins_dir, *settings.extra_plugins_dirs]
+
+
+def community_options(settings: Settings, desired: DesiredState) -> dict[str, Any]:
+    """Return what a preview has to know of the plugins that run confined."""
+    return {
+        "community_directory": settings.community_plugins_dir,
+        "isolation": settings.isolation,
+        "community_floor": settings.community_floor,
+        "grants": partial(read_grants, desired),
+    }
+
+
+def startup_journal(settings: Settings) -> StartupJournal:
+    """Return the notes of what starts died in; a start with these settings heeds them."""
+    return StartupJournal(settings.starts_dir if settings.remember_crashes else None)
 
 
 def planned(
     settings: Settings,
-    directories: list[str],
+    directories: list[str] | None = None,
     revise: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
     *,
-    switched: Mapping[str, bool] = MappingProxyType({}),
+    desired: DesiredState = _NOTHING_DESIRED,
+    safe_mode: bool = False,
 ) -> Plan:
-    """Return what a start-up would do with these directories and what the operator switched.
+    """Return what a start-up would do with these directories, what the operator wants and what earlier ones died in.
 
-    ``revise`` may change what is found in them.
+    Without ``directories`` it is those that are configured, with that of strangers' plugins. ``revise`` may change
+    what is found in them.
 
     Raises:
         CommandError: ``DATABASE_URL`` is malformed.
@@ -156,10 +183,19 @@ def planned(
     from pixsim7_backend.db import DatabaseUrlError
     from pixsim7_backend.resources import CHECKS, configured
 
+    community = community_options(settings, desired) if directories is None else {}
     # The embedded database is always there; asking it would make its file.
     checks = {**CHECKS, "db": lambda: None} if settings.is_embedded else CHECKS
     try:
         with configured(settings):
-            return preview(directories, switched=switched, resources=checks, revise=revise)
+            return preview(
+                plugin_directories(settings) if directories is None else directories,
+                switched=desired.switched,
+                **community,
+                resources=checks,
+                safe_mode=safe_mode,
+                startup_journal=startup_journal(settings),
+                revise=revise,
+            )
     except DatabaseUrlError as error:
         raise CommandError(str(error), exit_status=2) from None

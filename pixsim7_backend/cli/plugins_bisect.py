@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pixsim7_backend.cli.desired import read_desired
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
-from pixsim7_backend.cli.plugins import Directory, planned, plugin_directories
+from pixsim7_backend.cli.plugins import Directory, planned
+from pixsim7_backend.infrastructure.plugins import DesiredState
 from pixsim7_backend.infrastructure.plugins.preview import (
     Ending,
     Finding,
@@ -45,7 +47,8 @@ def bisect(
     command's output is shown only when it cannot be run.
     """
     settings = load_settings()
-    plan = planned(settings, [directory] if directory else plugin_directories(settings))
+    granted = DesiredState(grants=read_desired(settings).grants)  # without which confined plugins would be held back
+    plan = planned(settings, [directory] if directory else None, desired=granted)
     always = essential_plugins(plan)
     runs = Runs(command, plan, timeout)
     finding = find_culprits([each for each in plan.order if each not in always], plan.requires, runs, always=always)

@@ -20,7 +20,7 @@ from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print
 from pixsim7_backend.cli.plugins import plugin_directories
 from pixsim7_backend.infrastructure.plugins._conformance import CheckResult, Finding, Report, Verdict
 from pixsim7_backend.infrastructure.plugins._conformance.verdicts import complete
-from pixsim7_backend.infrastructure.plugins._discovery import find_directory
+from pixsim7_backend.infrastructure.plugins._discovery.sources import find_directory
 from pixsim7_backend.logging import escape
 from pixsim7_backend.settings import load_settings
 

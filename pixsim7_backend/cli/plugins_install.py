@@ -6,32 +6,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from pixsim7_backend.cli.live import find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
 from pixsim7_backend.cli.plugins import planned, plugin_directories
-from pixsim7_backend.infrastructure.plugins import PluginState, errors
-from pixsim7_backend.infrastructure.plugins._discovery import find_directory
-from pixsim7_backend.infrastructure.plugins._install import (
+from pixsim7_backend.cli.plugins_grants import forget_roles
+from pixsim7_backend.infrastructure.plugins._discovery.sources import Community, find_directory
+from pixsim7_backend.infrastructure.plugins._installing.install import (
     DataMode,
     Installation,
     Installer,
     Limits,
-    LiveServer,
     Removal,
 )
-from pixsim7_backend.infrastructure.plugins.admin import SOCKET_NAME, request
-from pixsim7_backend.infrastructure.plugins.errors import NoServerError, PluginError
 from pixsim7_backend.settings import Settings, load_settings
-
-_SECONDS = 600.0
-"""For one answer: a change waits for the hooks and the requests of every plugin that it touches."""
 
 Into = Annotated[
     str | None,
-    typer.Option("--into", help="Plugin directory; default: the first of EXTRA_PLUGINS_DIRS, else PLUGINS_DIR."),
+    typer.Option(
+        "--into", help="Plugin directory; default: where it is, else COMMUNITY_PLUGINS_DIR, whose plugins run confined."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
 
@@ -66,7 +63,7 @@ def rollback(
 ) -> None:
     """Put the version back that the last upgrade replaced; the present one is kept in its place."""
     settings = load_settings()
-    with installer(settings, _target(settings, into)) as made:
+    with installer(settings, _home_of(settings, plugin, into)) as made:
         done = made.preview_roll_back(plugin) if dry_run else made.roll_back(plugin)
     _show(done, as_json=as_json)
 
@@ -90,6 +87,8 @@ def remove(  # noqa: PLR0917  # the command line names them
         if not dry_run:
             _confirm(decided, is_sure=yes)
             decided = made.remove(plugin, data=mode, cascade=cascade)
+            if mode is DataMode.DROP and decided.is_confined:
+                forget_roles(settings, decided.plugin)
     if as_json:
         print_json(decided.to_json())
     else:
@@ -104,30 +103,46 @@ def installer(settings: Settings, into: Path) -> Iterator[Installer]:
     """Give what installs into a directory, with the configured database and the server that runs, if one does.
 
     Raises:
-        CommandError: the database does not answer, or a plugin's migrations cannot be used.
+        CommandError: the database does not answer, a plugin's migrations cannot be used, or the disk is full.
     """
-    from pixsim7_backend.cli.desired import read_desired
-    from pixsim7_backend.db import Database, DataLayerError
-    from pixsim7_backend.plugin_data import PluginTables
+    from sqlalchemy.exc import SQLAlchemyError
 
-    directories = plugin_directories(settings)
-    planned(settings, directories)  # which says of wrong settings what is wrong with them
-    is_searched = any(find_directory(each).resolve() == into.resolve() for each in directories)
-    live = find_server(settings) if is_searched else None
+    from pixsim7_backend.cli.desired import NextStart, load_desired, read_desired
+    from pixsim7_backend.db import Database, DataLayerError, check_database
+    from pixsim7_backend.plugin_data import PluginTables
+    from pixsim7_backend.resources import configured
+
+    found = planned(settings).candidates.values()  # which also says of wrong settings what is wrong with them
+    confined = frozenset(each.id for each in found if each.source.is_confined)
+    community = _community(settings, into)
+    is_trusted = any(find_directory(each).resolve() == into.resolve() for each in plugin_directories(settings))
+    is_searched = is_trusted or community is not None
+    server = find_server(settings) if is_searched else None
     if not is_searched:
         typer.echo(f"note: {into} is not searched for plugins; add it to EXTRA_PLUGINS_DIRS", err=True)
-    switched = read_desired(settings).switched
+    desired = read_desired(settings)
     database = Database(settings.database)
     try:
         yield Installer(
             into,
-            make_plan=lambda revise: planned(settings, directories, revise, switched=switched),
+            make_plan=lambda revise: planned(settings, None, revise, desired=desired),
+            follower=server or NextStart(settings),
+            stored=PluginTables(
+                database,
+                settings.data_dir / "exports",
+                lambda: load_desired(settings, migrates=True),
+                confined=lambda: confined,
+            ),
             limits=limits_of(settings),
-            live=live,
-            stored=PluginTables(database, settings.data_dir / "exports"),
+            community=community,
         )
     except DataLayerError as error:
         raise CommandError(str(error)) from error
+    except SQLAlchemyError as error:
+        with configured(settings):
+            raise CommandError(check_database() or f"the database failed: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or into}: {error.strerror or error}; mend that and repeat") from error
     finally:
         database.close()
 
@@ -143,67 +158,25 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def find_server(settings: Settings) -> LiveServer | None:
-    """Return the server that runs with these settings, None when none does.
-
-    Raises:
-        ControlSocketError: there is one, but it cannot be asked.
-    """
-    server = RunningServer(settings.data_dir / SOCKET_NAME)
-    try:
-        server.ask("plan")
-    except NoServerError:
-        return None
-    return server
-
-
-class RunningServer:
-    """A server that runs, asked over its control socket."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def refresh(self, folder: Path) -> None:
-        self.ask("refresh", folder=str(folder))
-
-    def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
-        self.ask("withdraw", id=plugin_id, cascade=cascade)
-
-    def forget(self, plugin_id: str) -> None:
-        self.ask("forget", id=plugin_id)
-
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Return the result of a command.
-
-        Raises:
-            PluginError: what the server says is wrong, with the state that it would give the plugin.
-        """
-        reply = request(self._path, {"command": command, **arguments}, timeout=_SECONDS)
-        if not reply["ok"]:
-            raise _error_of(reply["error"])
-        return reply.get("result")
-
-
-def _error_of(told: dict[str, Any]) -> PluginError:
-    kind = getattr(errors, str(told.get("type")), None)
-    error = PluginError(str(told.get("message")), plugin=str(told.get("plugin", "")))
-    state: PluginState = getattr(kind, "state", PluginState.FAILED)
-    error.state = state  # type: ignore[misc]  # of this one error, whose type is known by name only
-    return error
-
-
 def _target(settings: Settings, into: str | None) -> Path:
     """Return the plugin directory to install into; one that is named need not exist."""
     if into is not None:
         return Path(os.path.abspath(into))  # noqa: PTH100  # links are not followed, as in discovery
-    return find_directory(next(iter(settings.extra_plugins_dirs), settings.plugins_dir))
+    return Path(os.path.abspath(settings.community_plugins_dir))  # noqa: PTH100  # the same
+
+
+def _community(settings: Settings, into: Path) -> Community | None:
+    """Return the strangers' directory, if that is the one to install into."""
+    community = Community.at(settings.community_plugins_dir, settings.isolation)
+    is_it = community is not None and community.directory.resolve() == into.resolve()
+    return community if is_it else None
 
 
 def _home_of(settings: Settings, plugin: str, into: str | None) -> Path:
     """Return the plugin directory in which a plugin is, else the one to install into."""
     from pixsim7_backend.infrastructure.plugins import normalize_plugin_id
 
-    found = planned(settings, plugin_directories(settings)).candidates.get(normalize_plugin_id(plugin))
+    found = planned(settings).candidates.get(normalize_plugin_id(plugin))
     if into is None and found is not None:
         return found.source.path.parent
     return _target(settings, into)
@@ -247,6 +220,8 @@ def describe(done: Installation) -> str:
         lines.append(f"  asks for: {', '.join(asked)}")
     if done.starts:
         lines.append(f"  starts: {', '.join(done.starts)}")
+    if done.migrations:
+        lines.append(f"  migrations to run: {', '.join(done.migrations)}")
     lines += [f"  held back: {each}: {why}" for each, why in done.held.items()]
     if done.left_out:
         lines.append(f"  left out: {len(done.left_out)} compiled files, which Python makes anew")
@@ -257,9 +232,9 @@ def describe_removal(done: Removal) -> str:
     """Return a removal in a few lines."""
     state = "would be removed" if done.is_dry_run else "removed"
     rows = {
-        DataMode.KEEP: "its rows stay",
-        DataMode.DROP: "its tables are dropped",
-        DataMode.EXPORT: "its rows stay, too",
+        DataMode.KEEP: "its rows and settings stay",
+        DataMode.DROP: "its tables are dropped, its settings forgotten",
+        DataMode.EXPORT: "its rows and settings stay, too",
     }
     lines = [f"{done.plugin} {done.version} ({done.directory}): {state}; {rows[done.data]}"]
     if others := [each for each in done.stops if each != done.plugin]:

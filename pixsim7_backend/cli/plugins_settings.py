@@ -12,12 +12,13 @@ import typer
 from pixsim7_backend.cli.desired import opened_store, read_desired
 from pixsim7_backend.cli.live import LiveServer, find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
+from pixsim7_backend.cli.plugins import planned
 from pixsim7_backend.cli.plugins_switch import DryRun, PluginId
-from pixsim7_backend.infrastructure.plugins import normalize_plugin_id
+from pixsim7_backend.infrastructure.plugins import mask_stored, normalize_plugin_id
+from pixsim7_backend.infrastructure.plugins.preview import preview_switch
 from pixsim7_backend.merge_patch import merge_patch
 from pixsim7_backend.settings import Settings, load_settings
 
-_SEALED = {"$encrypted"}
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Store a value: JSON, else a text; dots lead into objects."),
@@ -91,7 +92,10 @@ def _change(server: LiveServer, plugin_id: str, patch: Mapping[str, Any], *, dry
         return
     if answer["starts"]:
         say(f"{normalize_plugin_id(plugin_id)} {'would start' if dry_run else 'has started'} with these settings")
-    if dry_run:
+    problems = [] if answer["starts"] or not answer["settings"] else answer["settings"]["problems"]
+    if dry_run and problems:
+        say(f"these settings would be stored; nothing was changed; {'; '.join(problems)}")
+    elif dry_run:
         say("the plugin would accept these settings; nothing was changed")
     elif answer["settings"]:
         _show(answer["settings"], as_json=False)
@@ -127,20 +131,22 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
 
 
 def _offline(host: Settings, plugin_id: str, patch: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    """Show or remove what is stored; PluginNotFoundError where nothing is, for a plugin that is not installed."""
+    kept = read_desired(host).settings.get(plugin_id, {})
+    if not kept:  # what is stored for a plugin that is gone can be removed
+        plan = planned(host)
+        preview_switch(plan, plan, plugin_id)
     if any(value is not None for _, value in _leaves(patch)):
         raise CommandError(
             f"no server runs here that could check settings of {plugin_id}; start one with `pixsim7 serve` and repeat,"
             f" or set PLUGIN_{plugin_id.upper().replace('-', '_')}__<KEY> in its environment"
         )
-    if patch and not dry_run:
-        stored = _remove(host, plugin_id, patch)
-    else:
-        stored = merge_patch(read_desired(host).settings.get(plugin_id, {}), patch)
+    stored = _remove(host, plugin_id, patch) if patch and not dry_run else merge_patch(kept, patch)
     if as_json:
-        print_json({"live": False, "plugin": plugin_id, "stored": _masked(stored), "dry_run": dry_run})
+        print_json({"live": False, "plugin": plugin_id, "stored": mask_stored(stored), "dry_run": dry_run})
         return
     say("no server runs here; what is stored for the next start:")
-    rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in _leaves(_masked(stored))]
+    rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in _leaves(mask_stored(stored))]
     print_table(("setting", "stored value"), rows)
 
 
@@ -152,9 +158,3 @@ def _remove(host: Settings, plugin_id: str, patch: Mapping[str, Any]) -> Mapping
         kept = {**others, plugin_id: stored} if stored else others
         store.save(replace(state, settings=kept), expected_version=state.version)
     return stored
-
-
-def _masked(stored: Any) -> Any:
-    if isinstance(stored, Mapping):
-        return "**********" if stored.keys() == _SEALED else {name: _masked(each) for name, each in stored.items()}
-    return [_masked(each) for each in stored] if isinstance(stored, list) else stored

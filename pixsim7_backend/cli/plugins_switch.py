@@ -17,10 +17,21 @@ from pixsim7_backend.settings import Settings, load_settings
 PluginId = Annotated[str, typer.Argument(metavar="ID", help="Id of the plugin.")]
 Cascade = Annotated[bool, typer.Option("--cascade", help="First disable the plugins that need it.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
+Grant = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant",
+        metavar="PERMISSION",
+        help="Grant this to a confined plugin (repeatable; also db, all or none), and decline what else it asks for.",
+    ),
+]
+DiscardState = Annotated[
+    bool, typer.Option("--discard-state", help="Do not ask the old code for its state, and lose it.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before other plugins stop or are replaced.")]
 
 
-def enable(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
+def enable(plugin_id: PluginId, *, grant: Grant = None, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
     """Enable a plugin, and with it what is held back only because of it; it stays enabled over restarts.
 
     Without a running server it is noted for the next start.
@@ -28,9 +39,10 @@ def enable(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = 
     settings = load_settings()
     server = find_server(settings)
     if server is not None:
-        _change(server, "enable", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
-    else:
-        _switch_offline(settings, plugin_id, on=True, cascade=True, dry_run=dry_run, yes=True, as_json=as_json)
+        _change(server, "enable", plugin_id, dry_run=dry_run, yes=True, as_json=as_json, grant=grant or None)
+        return
+    how = {"cascade": True, "dry_run": dry_run, "yes": True, "as_json": as_json}
+    _switch_offline(settings, plugin_id, on=True, grant=grant or None, **how)
 
 
 def disable(
@@ -53,9 +65,18 @@ def disable(
         _switch_offline(settings, plugin_id, on=False, cascade=cascade, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def reload(plugin_id: PluginId, *, dry_run: DryRun = False, yes: Yes = False, as_json: JsonFlag = False) -> None:
+def reload(
+    plugin_id: PluginId,
+    *,
+    discard_state: DiscardState = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Replace a plugin's code by what is on disk now, while the server runs; when it fails the old code serves on."""
-    _change(get_server(load_settings()), "reload", plugin_id, dry_run=dry_run, yes=yes, as_json=as_json)
+    server = get_server(load_settings())
+    how = {"dry_run": dry_run, "yes": yes, "as_json": as_json, "discard_state": discard_state}
+    _change(server, "reload", plugin_id, **how)
 
 
 def retry(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
@@ -64,11 +85,11 @@ def retry(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = F
     Without a running server: one that a start died in is started again with the next.
     """
     settings = load_settings()
-    if find_server(settings) is None and not dry_run and _forget_crash(settings, plugin_id):
+    if find_server(settings) is None and _forget_crash(settings, plugin_id, dry_run=dry_run):
         if as_json:
-            print_json({"live": False, "plugin": normalize_plugin_id(plugin_id)})
+            print_json({"live": False, "plugin": normalize_plugin_id(plugin_id), "dry_run": dry_run})
         else:
-            say(f"the next start tries {normalize_plugin_id(plugin_id)} again")
+            say(f"the next start {'would try' if dry_run else 'tries'} {normalize_plugin_id(plugin_id)} again")
         return
     _change(get_server(settings), "retry", plugin_id, dry_run=dry_run, yes=True, as_json=as_json)
 
@@ -77,7 +98,7 @@ def retry(plugin_id: PluginId, *, dry_run: DryRun = False, as_json: JsonFlag = F
 
 
 def _change(
-    server: LiveServer, command: str, plugin_id: str, *, dry_run: bool, yes: bool, as_json: bool, **how: bool
+    server: LiveServer, command: str, plugin_id: str, *, dry_run: bool, yes: bool, as_json: bool, **how: Any
 ) -> None:
     """Show what would happen, ask where others are touched, and do just that."""
     preview = server.ask(command, id=plugin_id, dry_run=True, **how)
@@ -96,7 +117,10 @@ def _show(answer: Mapping[str, Any], *, as_json: bool, is_done: bool) -> None:
     if as_json:
         print_json({"live": True, **answer})
         return
-    for line in change_lines(answer["change"], answer["plugin"]["id"], is_done=is_done):
+    for line in (
+        *grant_lines(answer.get("grants")),
+        *change_lines(answer["change"], answer["plugin"]["id"], is_done=is_done),
+    ):
         say(line)
     if answer["refused"]:
         say(f"it would be refused: {answer['refused']['message']}")
@@ -127,16 +151,26 @@ def _confirm(command: str, plugin_id: str, change: Mapping[str, Any], *, yes: bo
 # --- without one ----------------------------------------------------------------------------------
 
 
-def _forget_crash(settings: Settings, plugin_id: str) -> bool:
-    """Let the next start have a plugin that an earlier one died in; tell whether there was such a note."""
-    return StartupJournal(settings.starts_dir).forget(normalize_plugin_id(plugin_id))
+def _forget_crash(settings: Settings, plugin_id: str, *, dry_run: bool) -> bool:
+    """Let the next start have a plugin that an earlier one died in; tell whether there is such a note."""
+    journal, plugin_id = StartupJournal(settings.starts_dir), normalize_plugin_id(plugin_id)
+    return plugin_id in journal.suspects({}) if dry_run else journal.forget(plugin_id)
 
 
 def _switch_offline(
-    settings: Settings, plugin_id: str, *, on: bool, cascade: bool, dry_run: bool, yes: bool, as_json: bool
+    settings: Settings,
+    plugin_id: str,
+    *,
+    on: bool,
+    cascade: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    grant: list[str] | None = None,
 ) -> None:
     with opened_store(settings) as store:
-        switch = plan_switch(settings, store.load(), normalize_plugin_id(plugin_id), on=on, cascade=cascade)
+        plugin_id = normalize_plugin_id(plugin_id)
+        switch = plan_switch(settings, store.load(), plugin_id, on=on, cascade=cascade, grant=grant)
         answer = switch.to_json()
         if not dry_run:
             _confirm("enable" if on else "disable", switch.plugin, answer["change"], yes=yes)
@@ -144,11 +178,20 @@ def _switch_offline(
     if as_json:
         print_json({**answer, "dry_run": dry_run})
         return
+    for line in grant_lines(answer["grants"]):
+        say(line)
     say("no server runs here; what the next start will do differently:")
     for line in change_lines(answer["change"], answer["plugin"]["id"], is_done=False):
         say(line)
     if not dry_run:
         say(f"noted that {switch.plugin} shall be {'enabled' if on else 'disabled'}")
+
+
+def grant_lines(grants: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield a line for what a confined plugin may do, and one for what it may not."""
+    for name in ("granted", "declined", "undecided"):
+        if grants and grants[name]:
+            yield f"{name + ':':10} {', '.join(grants[name])}"
 
 
 def change_lines(change: Mapping[str, Any], plugin_id: str, *, is_done: bool) -> Iterator[str]:

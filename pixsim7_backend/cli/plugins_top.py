@@ -18,7 +18,7 @@ from pixsim7_backend.cli.output import JsonFlag, print_json
 from pixsim7_backend.settings import load_settings
 
 _COLUMNS = (
-    *("plugin", "requests", "req/s", "errors", "p50", "p95", "in flight"),
+    *("plugin", "requests", "req/s", "errors", "refused", "p50", "p95", "in flight"),
     *("loop %", "stalls", "tasks", "handlers", "memory"),
 )
 Figures = Mapping[str, Any]
@@ -78,7 +78,7 @@ def _rates(now: Figures, before: Figures | None, seconds: float) -> tuple[float,
 
 
 def _cells(each: Figures, requests: float, busy: float, *, has_rates: bool) -> list[Text]:
-    latency = each["latency"]
+    latency, refused = each["latency"], sum(each["refused"].values())
     stalls = f"{each['stalls']} ({each['stalled_seconds']:.1f} s)" if each["stalls"] else "0"
     memory = "" if each["memory_bytes"] is None else f"{each['memory_bytes'] / 1024:.0f} KiB"
     return [
@@ -86,6 +86,7 @@ def _cells(each: Figures, requests: float, busy: float, *, has_rates: bool) -> l
         Text(str(each["requests"])),
         Text(f"{requests:.1f}" if has_rates else ""),
         Text(str(each["errors"]), "red" if each["errors"] else ""),
+        Text(str(refused), "yellow" if refused else ""),
         Text(_milliseconds(latency["p50"], latency)),
         Text(_milliseconds(latency["p95"], latency)),
         Text(str(each["in_flight"])),

@@ -66,10 +66,7 @@ class Revisions:
         Raises:
             UnknownRevisionError: it is not among the files.
         """
-        if not inspect(connection).has_table(self.source.version_table):
-            return None
-        statement = text(f"SELECT version_num FROM {self.source.version_table}")  # noqa: S608 - our own name
-        revision = connection.execute(statement).scalar()
+        revision = stands_at(connection, self.source)
         if revision is not None and not self._knows(revision):
             raise UnknownRevisionError(plugin=self.source.plugin_id, revision=revision)
         return revision
@@ -97,6 +94,15 @@ class Revisions:
             return find(target, current)
         except (CommandError, RevisionError) as error:
             raise MigrationScriptsError(plugin=self.source.plugin_id, reason=str(error)) from error
+
+
+def stands_at(connection: Connection, source: MigrationSource) -> str | None:
+    """Return the revision noted for a plugin's tables, known to its files or not; None before the first."""
+    if not inspect(connection).has_table(source.version_table):
+        return None
+    statement = text(f"SELECT version_num FROM {source.version_table}")  # noqa: S608 - our own name
+    revision: str | None = connection.execute(statement).scalar()
+    return revision
 
 
 def migration_engine(database: Database) -> Engine:

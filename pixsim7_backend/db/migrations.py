@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, MetaData
 
-from ._revisions import PATIENCE, MigrationSource, Revisions, migration_engine
+from ._revisions import PATIENCE, MigrationSource, Revisions, migration_engine, stands_at
 from .database import Database
 from .errors import MigrationError, MigrationFailedError, MigrationScriptsError, UnknownRevisionError
 from .locks import DEFAULT_TIMEOUT, exclusive
@@ -38,6 +38,7 @@ __all__ = [
     "current",
     "downgrade",
     "find_source",
+    "noted",
     "pending",
     "schema_differences",
     "upgrade",
@@ -110,6 +111,14 @@ def current(database: Database, source: MigrationSource) -> str | None:
     """Return the revision at which the plugin's tables stand, or None before the first. Errors as pending."""
     with migration_engine(database).connect() as connection:
         return Revisions.read(source).current(connection)
+
+
+def noted(database: Database, source: MigrationSource) -> str | None:
+    """Return the revision noted for the plugin's tables, known to its files or not; no file is read, or made."""
+    if database.file is not None and not database.file.exists():
+        return None
+    with migration_engine(database).connect() as connection:
+        return stands_at(connection, source)
 
 
 def pending(database: Database, source: MigrationSource) -> tuple[str, ...]:

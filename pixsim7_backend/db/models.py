@@ -106,9 +106,9 @@ def plugin_base(plugin_id: str) -> type[PluginBase]:
     return base
 
 
-def iter_plugin_bases(plugin_id: str) -> tuple[type[PluginBase], ...]:
-    """Return the bases that live for this plugin; more than one only while a generation replaces another."""
-    return tuple(base for base in _bases if base.plugin_id == plugin_id)
+def iter_plugin_bases(plugin_id: str | None = None) -> tuple[type[PluginBase], ...]:
+    """Return the bases that live, of this plugin or of all; of one several only while a generation replaces another."""
+    return tuple(base for base in _bases if plugin_id in (None, base.plugin_id))
 
 
 def dispose_plugin_base(plugin_id: str, base: type[PluginBase] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
@@ -21,7 +22,7 @@ def schema_differences(database: Database, metadata: MetaData) -> list[str]:
     out: those are in the migrations only.
     """
     with migration_engine(database).connect() as connection:
-        return [str(difference) for difference in _compare(connection, metadata)]
+        return [_described(each) for each in _flat(_compare(connection, metadata))]
 
 
 def _compare(connection: Connection, metadata: MetaData) -> Any:
@@ -33,6 +34,30 @@ def _compare(connection: Connection, metadata: MetaData) -> Any:
 
     options = {"compare_type": _compare_type, "include_name": include_name, "include_object": include_object}
     return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+
+def _flat(differences: Any) -> Iterator[Any]:
+    """Yield each difference; Alembic puts those of one column into a list."""
+    for each in differences:
+        yield from each if isinstance(each, list) else (each,)
+
+
+def _described(difference: Any) -> str:
+    """Put one of Alembic's tuples into words: ``column things.mood is missing in the database``."""
+    kind, *rest = difference
+    verb, _, what = kind.partition("_")
+    if verb == "modify":
+        _schema, table, column, _, found, wanted = rest
+        return f"column {table}.{column} differs in {what}: {found!r} in the database, {wanted!r} in the model"
+    item = rest[-1]
+    table = "" if what == "table" else f"{rest[1] if what == 'column' else item.table.name}."
+    fields = f" on {', '.join(each.name for each in item.columns)}" if what in _WITH_COLUMNS else ""
+    where = "missing in the database" if verb == "add" else "in the database, but not in the models"
+    return f"{_KINDS.get(what, what)} {table}{item.name or '(unnamed)'}{fields} is {where}"
+
+
+_KINDS = {"fk": "foreign key"}
+_WITH_COLUMNS = {"index", "constraint", "fk"}
 
 
 def _target(constraint: ForeignKeyConstraint) -> str:

@@ -19,10 +19,12 @@ _SECRET_PARAMETERS = frozenset({"password", "passfile", "sslpassword"})
 def database_url_from_environment() -> str:
     """Return ``DATABASE_URL``, or else the embedded SQLite file under ``DATA_DIR`` (default ``./data``)."""
     configured = os.environ.get("DATABASE_URL", "").strip()
-    if configured:
-        return configured
-    directory = os.environ.get("DATA_DIR", "").strip() or DEFAULT_DATA_DIRECTORY
-    return f"sqlite:///{Path(directory) / DEFAULT_FILE}"
+    return configured or f"sqlite:///{data_directory_from_environment() / DEFAULT_FILE}"
+
+
+def data_directory_from_environment() -> Path:
+    """Return ``DATA_DIR``, or else ``data`` in the working directory."""
+    return Path(os.environ.get("DATA_DIR", "").strip() or DEFAULT_DATA_DIRECTORY)
 
 
 def parse_url(text: str) -> URL:

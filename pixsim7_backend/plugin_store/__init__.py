@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pixsim7_backend.db.migrations import MigrationSource, pending, upgrade
 from pixsim7_backend.infrastructure.plugins import DesiredState
 from pixsim7_backend.infrastructure.plugins.errors import StateConflictError, StateUnavailableError
 
-from .tables import plugin_state, plugin_state_version
+from .tables import plugin_audit, plugin_state, plugin_state_version
 
 __all__ = ["MIGRATIONS", "DatabaseStateStore"]
 
@@ -25,7 +26,7 @@ _ROW = 1
 
 
 class DatabaseStateStore:
-    """Keeps the desired state in two small tables; see :class:`StateStore` for the contract.
+    """Keeps the desired state in three small tables; see :class:`StateStore` for the contract.
 
     With ``migrates`` the tables are brought up to date when they are first read, as for the embedded
     database; otherwise ``pixsim7 db upgrade`` does that.
@@ -40,28 +41,31 @@ class DatabaseStateStore:
             self._check_tables()
             with self._database.readonly_session() as session:
                 rows = session.execute(select(plugin_state)).all()
+                audit = _audit(session)
                 version = _version(session)
         except (SQLAlchemyError, DataLayerError, OSError) as error:
             raise self._unavailable(error) from error
         return DesiredState(
             switched={row.plugin_id: row.is_on for row in rows if row.is_on is not None},
             settings={row.plugin_id: row.settings for row in rows if row.settings},
+            grants={row.plugin_id: row.grants for row in rows if row.grants},
+            audit=audit,
             version=version,
         )
 
     def save(self, state: DesiredState, *, expected_version: int) -> DesiredState:
-        saved = DesiredState(switched=state.switched, settings=state.settings, version=expected_version + 1)
         try:
             with self._database.session() as session:
                 _raise_version(session, expected_version)
                 session.execute(delete(plugin_state))
-                if rows := _rows(saved):
+                if rows := _rows(state):
                     session.execute(insert(plugin_state), rows)
+                audit = _add_to_audit(session, state)
         except IntegrityError as error:  # two first changes at once
             raise StateConflictError(plugin="", expected=expected_version, found=1) from error
         except (SQLAlchemyError, DataLayerError, OSError) as error:
             raise self._unavailable(error) from error
-        return saved
+        return replace(state, audit=audit, version=expected_version + 1)
 
     def _check_tables(self) -> None:
         if self._migrates:
@@ -97,6 +101,28 @@ def _raise_version(session: Session, expected: int) -> None:
 
 def _rows(state: DesiredState) -> list[dict[str, Any]]:
     return [
-        {"plugin_id": each, "is_on": state.switched.get(each), "settings": dict(state.settings.get(each, {}))}
-        for each in sorted({*state.switched, *state.settings})
+        {
+            "plugin_id": each,
+            "is_on": state.switched.get(each),
+            "settings": dict(state.settings.get(each, {})),
+            "grants": dict(state.grants[each]) if each in state.grants else None,
+        }
+        for each in sorted({*state.switched, *state.settings, *state.grants})
     ]
+
+
+def _add_to_audit(session: Session, state: DesiredState) -> tuple[Any, ...]:
+    """Add the decisions that are not there yet, and return all; those that are there stay as they are."""
+    kept = _audit(session)
+    new = state.audit[len(kept) :]
+    if new:
+        rows = enumerate(new, start=len(kept))
+        session.execute(
+            insert(plugin_audit),
+            [{"number": number, "plugin_id": each["plugin"], "decision": dict(each)} for number, each in rows],
+        )
+    return (*kept, *new)
+
+
+def _audit(session: Session) -> tuple[Any, ...]:
+    return tuple(session.scalars(select(plugin_audit.c.decision).order_by(plugin_audit.c.number)))

@@ -16,6 +16,7 @@ plugin_state: Table = Table(
     Column("plugin_id", String(200), primary_key=True),
     Column[Any]("is_on", Boolean, nullable=True),
     Column[Any]("settings", JsonDict, nullable=False),
+    Column[Any]("grants", JsonDict, nullable=True),
 )
 
 plugin_state_version: Table = Table(
@@ -25,3 +26,12 @@ plugin_state_version: Table = Table(
     Column("version", Integer, nullable=False),
 )
 """One row: the version that every change raises, and by which simultaneous ones are told apart."""
+
+plugin_audit: Table = Table(
+    "plugin_audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("plugin_id", String(200), nullable=False),
+    Column[Any]("decision", JsonDict, nullable=False),
+)
+"""Decisions about permissions, in order; rows are only ever added."""

@@ -17,7 +17,10 @@ CODE = sorted(
 )
 _BANNED = re.compile(r"^_*(utils?|helpers?|common|misc|data|info)$|^_*(handle|process|do)_")
 
-_GIVEN = {"process_bind_param", "process_result_value"}  # named by SQLAlchemy
+_GIVEN = {  # named by SQLAlchemy, by httpx, and by the standard library's web server
+    "process_bind_param", "process_result_value", "do_begin", "do_ping", "do_savepoint", "do_release_savepoint",
+    "do_rollback_to_savepoint", "handle_request", "handle_async_request", "do_GET", "handle_error",
+}  # fmt: skip
 
 
 def _definitions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:

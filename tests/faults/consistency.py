@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginState, plugin_hooks
+from pixsim7_backend.infrastructure.plugins._code.modules import modules_of
 from pixsim7_backend.infrastructure.plugins._generation import Generation
-from pixsim7_backend.infrastructure.plugins._modules import modules_of
-from pixsim7_backend.infrastructure.plugins._ownership import Owner
-from pixsim7_backend.infrastructure.plugins._registrations import OwnedState
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
+from pixsim7_backend.infrastructure.plugins._ledger.registrations import OwnedState
 
 
 def assert_consistent(manager: PluginManager) -> None:
     """Assert that records, plan, routes, modules, ledgers, events, ports, state and tasks agree."""
-    assert not manager._lock.locked(), "a change is under way"
+    assert not manager._turns._lock.locked(), "a change is under way"
     assert not manager._runner._retiring, "an old generation is still finishing"
     assert list(iter_contradictions(manager)) == []
 

@@ -117,8 +117,8 @@ async def test_who_stops_waiting_for_a_change_does_not_stop_it(name: str, tmp_pa
         await asyncio.wait({caller, waiting})
         assert caller.cancelled()
         assert waiting.cancelled()
-        assert manager._lock.locked()
-        async with manager._lock:
+        assert manager._turns._lock.locked()
+        async with manager._turns._lock:
             pass
         await manager.settle()
         assert_consistent(manager)
@@ -148,7 +148,7 @@ async def on_enable():
             managers.append(host.manager)
             await host.manager.enable_all()
             await asyncio.sleep(0.1)
-            async with host.manager._lock:
+            async with host.manager._turns._lock:
                 pass
             assert_consistent(host.manager)
             host.assert_state("base", PluginState.DISABLED)

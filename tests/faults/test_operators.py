@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginState
-from pixsim7_backend.infrastructure.plugins._control import ControlServer
-from pixsim7_backend.infrastructure.plugins._control_socket import request
+from pixsim7_backend.infrastructure.plugins._control.server import ControlServer
+from pixsim7_backend.infrastructure.plugins._control.socket import request
 from pixsim7_backend.infrastructure.plugins.testing import PluginHost, plugin_host
 from tests.faults.consistency import assert_consistent
 from tests.faults.scenes import ROUNDS, write_chain, write_everything
@@ -35,7 +35,7 @@ async def _ask(host: PluginHost, chance: random.Random) -> None:
         async with asyncio.timeout(chance.choice([0.0, 0.005, 0.05, 10, 10])):
             await chance.choice(changes)()
     except (PluginError, TimeoutError):
-        pass  # refused for a reason, or the operator has gone
+        return  # refused for a reason, or the operator has gone
 
 
 @pytest.mark.parametrize("seed", range(4 * ROUNDS))
@@ -48,7 +48,7 @@ async def test_operators_who_change_the_same_plugins_at_once_take_turns(seed: in
             if chance.random() < 0.5:
                 write_everything(tmp_path, "base", chance.randint(1, 9))
             await asyncio.gather(*(_ask(host, chance) for _ in range(8)))
-            async with host.manager._lock:
+            async with host.manager._turns._lock:
                 pass
             await host.manager.settle()
             assert_consistent(host.manager)
@@ -121,7 +121,7 @@ async def test_two_clients_of_the_control_socket_at_once(tmp_path: Path) -> None
             await writer.drain()
             await asyncio.sleep(0.1)
             writer.close()
-            async with host.manager._lock:
+            async with host.manager._turns._lock:
                 pass
             await host.manager.settle()
             assert_consistent(host.manager)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -33,6 +34,24 @@ async def lifespan(app):
 router = APIRouter(prefix="/bad", lifespan=lifespan)
 """,
         "enabled",
+    ),
+    "app:startup": (
+        """
+async def greet() -> None:
+    {death}
+async def on_enable() -> None:
+    plugin_hooks.register("app:startup", greet)
+""",
+        "told of app:startup",
+    ),
+    "plugin:enabled": (
+        """
+def greet(plugin: str) -> None:
+    {death}
+async def on_enable() -> None:
+    plugin_hooks.register("plugin:enabled", greet)
+""",
+        "told of plugin:enabled",
     ),
 }
 
@@ -84,6 +103,22 @@ def test_the_plugin_that_a_start_died_in_is_left_out(death: str, place: str, ser
     assert Path(reason["file"]).is_file()
     assert end.said["contradictions"] == []
     assert server.start().states["bad"] == "failed"
+
+
+def test_who_is_told_of_something_is_to_answer_for_it(server: Server) -> None:
+    """Also while another plugin is being enabled, whose hook waits for it; afterwards it is that one's turn again."""
+    hook = "async def on_enable() -> None:\n    "
+    told = f"async def greet() -> None:\n    {{}}\n{hook}plugin_hooks.register('a:asked', greet)"
+    asks = f"{hook}await plugin_hooks.emit('a:asked')\n    {{}}"
+    server.write("a", told.format(DEATHS["killed"]))
+    server.write("b", asks.format("pass"))
+    assert server.start().signal == 9
+    assert server.start().reason("a")["step"] == "told of a:asked"
+    StartupJournal(server.data / "starts").forget("a")
+    server.write("a", told.format("pass"))
+    server.write("b", asks.format(DEATHS["killed"]))
+    assert server.start().signal == 9
+    assert server.start().states == {"a": "enabled", "b": "failed"}
 
 
 def test_a_second_culprit_is_left_out_too(server: Server) -> None:
@@ -190,6 +225,27 @@ def test_safe_mode_starts_what_is_required_and_nothing_else(server: Server) -> N
     assert end.reason("extra")["type"] == "SafeModeError"
     assert "start without --safe-mode" in end.reason("extra")["message"]
     assert end.said["contradictions"] == []
+
+
+def test_notes_inside_each_other_and_side_by_side(tmp_path: Path) -> None:
+    """The last one that was begun counts, in whatever order they end; nothing grows."""
+    journal = StartupJournal(tmp_path)
+    journal.begin({})
+    (entry,) = tmp_path.glob("*.start")
+    outer, first, second = journal.at("outer", "enabled"), journal.at("first", "told"), journal.at("second", "told")
+    outer.__enter__()
+    for _ in range(1000):
+        with journal.at("inner", "told"):
+            pass
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert json.loads(entry.read_bytes())["plugin"] == "second"
+    second.__exit__(None, None, None)
+    assert json.loads(entry.read_bytes())["plugin"] == "outer"
+    outer.__exit__(None, None, None)
+    assert entry.read_bytes() == b""
+    journal.finish()
 
 
 def test_noting_the_steps_costs_next_to_nothing(tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import typer.main
+import yaml
 
-from pixsim7_backend.cli import app as command_line
-from pixsim7_backend.infrastructure.plugins import PluginManifest, PluginState
-from pixsim7_backend.settings import Settings
+from pixsim7_backend.infrastructure.plugins import PluginState
+from pixsim7_backend.operating import PREFIX
+from tests.reader import unmarked
 from tests.transcripts import blocks_of
 
 ROOT = Path(__file__).parents[2]
@@ -26,54 +23,51 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_plugin_of_the_guide_to_writing_loads(tmp_path: Path) -> None:
-    """The plugin in docs/writing-plugins.md works as printed, and so does the test below it."""
-    plugin, example_test = [
-        block.code for block in blocks_of(ROOT / "docs" / "writing-plugins.md") if block.language == "python"
-    ]
-    folder = tmp_path / "plugins" / "quests"
-    folder.mkdir(parents=True)
-    (folder / "manifest.py").write_text(plugin)
-    (tmp_path / "example.py").write_text(example_test)
-    script = (
-        "import asyncio, example\n"
-        "from pathlib import Path\n"
-        "from pixsim7_backend.infrastructure.plugins.testing import plugin_host\n"
-        "async def main():\n"
-        "    async with plugin_host(Path('plugins')) as host:\n"
-        "        print((await host.client.post('/api/v1/quests/finished', json={'quest': 7})).json())\n"
-        "asyncio.run(main())\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "{'finished': 7}\n", done.stderr
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_exist(document: Path) -> None:
+    """Every link to a part of a document names one of its headings."""
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8"))
+    targets = [(document.parent / file if file else document, anchor) for file, anchor in links]
+    assert [anchor for file, anchor in targets if anchor not in _anchors(file)] == []
 
 
-def test_every_setting_is_documented() -> None:
-    """docs/operating.md has each setting of the host, and no other."""
+def _anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_is_executed(document: Path) -> None:
+    """What looks like code is done by a reader in some test; drawings need not be."""
+    allowed = {"README.md": ("bash",), "docs/scenes.md": ("json",)}  # which have tests of their own
+    assert unmarked(document, allowed=("text", *allowed.get(str(document.relative_to(ROOT)), ()))) == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md leads to every page; decisions have an index of their own."""
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [page.relative_to(ROOT / "docs") for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")]
+    missing = [page for page in pages if f"({page}" not in index and page.parent.name != "decisions"]
+    assert missing == [Path("README.md")]
+
+
+def test_every_symptom_is_one() -> None:
+    """What the table of symptoms quotes is said by the code somewhere."""
+    code = "".join(path.read_text() for path in sorted((ROOT / "pixsim7_backend").rglob("*.py")))
+    code = re.sub(r"\"\s+f?\"", "", code)  # texts that go on in the next line
     text = (ROOT / "docs" / "operating.md").read_text()
-    table = text[text.index("| setting |") : text.index("## Commands")]
-    cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
-    documented = set(re.findall(r"`([A-Z_]+)`", "\n".join(cells)))
-    platform = {"DISABLED_PLUGINS", "ON_PLUGIN_ERROR"}
-    assert documented == {name.upper() for name in Settings.model_fields} | platform
+    rows = re.findall(r"^\| (`.*?) \|", text[text.index("| you see |") :], re.MULTILINE)
+    quoted = [text for row in rows for text in re.findall(r"`(.+?)`", row)]
+    pieces = [piece.strip(" :,") for text in quoted for piece in text.split("…")]
+    assert pieces
+    assert [piece for piece in pieces if piece not in code] == []
 
 
-def test_every_command_is_documented() -> None:
-    """docs/operating.md names every command of the command line."""
-    text = (ROOT / "docs" / "operating.md").read_text()
-    root = typer.main.get_command(command_line)
-    for name, command in root.commands.items():  # type: ignore[attr-defined]  # a group; Typer's type is its base
-        for full in [f"{name} {each}" for each in getattr(command, "commands", {})] or [name]:
-            assert all(f"`{part}" in text or f" {part}" in text for part in full.split()), full
-
-
-def test_every_field_of_a_manifest_is_documented() -> None:
-    """docs/writing-plugins.md names every field that a manifest has."""
-    text = (ROOT / "docs" / "writing-plugins.md").read_text()
-    assert [field for field in PluginManifest.model_fields if f"`{field}" not in text] == []
+def test_scrape_example_asks_for_the_metrics() -> None:
+    """The configuration of Prometheus in docs/operating.md names the route that has them."""
+    [text] = [block.code for block in blocks_of(ROOT / "docs" / "operating.md") if "prometheus.yml" in block.mark]
+    [job] = yaml.safe_load(text)["scrape_configs"]
+    assert (job["metrics_path"], job["params"]) == (f"{PREFIX}/metrics", {"format": ["prometheus"]})
 
 
 def test_every_state_is_in_the_vocabulary() -> None:
@@ -89,3 +83,11 @@ def test_every_decision_is_listed() -> None:
     for page in sorted(folder.glob("0*.md")):
         number, title = page.read_text().splitlines()[0].removeprefix("# ").split(" · ")
         assert f"| [{number}]({page.name}) | {title} |" in table
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    """The tests by which docs/security.md would have its promises judged are there."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[^`]+)`", text)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []

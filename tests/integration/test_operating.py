@@ -3,6 +3,10 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,9 +24,11 @@ from pixsim7_backend.infrastructure.plugins import PluginManager, PluginState, p
 from pixsim7_backend.infrastructure.plugins.admin import request
 from pixsim7_backend.main import create_app
 from pixsim7_backend.settings import Settings
+from tests.services import free_port, wait_until
 
 pytestmark = pytest.mark.anyio
 AT = "/api/v1/admin/plugins"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +190,24 @@ async def test_workers_share_one_socket_and_refuse_changes(tmp_path: Path, caplo
         refused = await anyio.to_thread.run_sync(ask, {"command": "disable", "id": "users"})
         assert "run with WORKERS=1" in json.dumps(refused)
         assert [each for each in caplog.records if each.name == "pixsim7.operating"] == []
+
+
+@pytest.mark.parametrize(("options", "is_refused"), [(["--workers", "2"], True), (["--reload"], False)])
+def test_workers_of_uvicorn_are_recognised(options: list[str], is_refused: bool, tmp_path: Path) -> None:
+    """`uvicorn --workers 2` refuses changes although WORKERS says nothing; `--reload` serves from one process."""
+    log, path = tmp_path / "log.txt", tmp_path / "data" / "control.sock"
+    environment = {**os.environ, "LOG_FORMAT": "console", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "uvicorn", "pixsim7_backend.main:app", "--port", str(free_port()), *options]
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    try:
+        started = 2 if is_refused else 1
+        assert wait_until(lambda: log.read_text().count("Application startup complete") == started, 60), log.read_text()
+        answer = request(path, {"command": "disable", "id": "game-stealth"}, timeout=30)
+        assert answer["ok"] is not is_refused, answer
+        if is_refused:
+            assert "run with WORKERS=1 and without --workers" in answer["error"]["message"]
+            assert request(path, {"command": "get", "id": "game-stealth"}, timeout=30)["result"]["state"] == "enabled"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)

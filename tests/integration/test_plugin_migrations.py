@@ -72,7 +72,8 @@ async def test_new_code_with_pending_migrations_is_refused_without_consent(tmp_p
                 await host.manager.reload("quest")
             assert str(refused.value) == (
                 "plugin 'quest' needs migrations that have not been run (0002); run `pixsim7 db upgrade`"
-                " and `pixsim7 plugins reload quest`, or set RELOAD_MIGRATIONS=true"
+                " and `pixsim7 plugins reload quest`, or set RELOAD_MIGRATIONS=true, which"
+                " `pixsim7 plugins add` needs while a server runs"
             )
             assert (await host.client.get("/api/v1/quest/version")).json() == 1
             assert stands_at(database, folder) == "0001"

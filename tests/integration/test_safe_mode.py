@@ -17,6 +17,7 @@ from pixsim7_backend.infrastructure.plugins import StartupJournal
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.main import create_app, lifespan
 from pixsim7_backend.settings import load_settings
+from tests.command_line import CommandLine
 
 PIXSIM7 = [sys.executable, "-m", "pixsim7_backend"]
 
@@ -124,3 +125,68 @@ def test_a_crash_is_forgotten_when_somebody_says_so_without_a_server(tmp_path: P
     assert (done.returncode, done.stdout) == (0, "the next start tries game-stealth again\n"), done.stderr
     assert StartupJournal(tmp_path / "starts").begin({}) == {}
     assert retry().returncode == 1
+
+
+def died_in(directory: Path, plugin: str) -> None:
+    """Leave what a start leaves that is killed while it loads a plugin."""
+    code = (
+        "import os, sys; from pathlib import Path; from pixsim7_backend.infrastructure.plugins import StartupJournal\n"
+        "journal = StartupJournal(Path(sys.argv[1])); journal.begin({})\n"
+        "with journal.at(sys.argv[2], 'loaded'): os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory / "data" / "starts"), plugin], check=False)
+
+
+def test_the_command_line_says_what_the_next_start_leaves_out_after_a_crash(run: CommandLine) -> None:
+    """Who, when, why and the way out, for people and programs; the way out works before any other start."""
+    write_plugin(run.path / "mine", "bad")
+    write_plugin(run.path / "mine", "needs", dependencies=["bad"])
+    run.patch.setenv("PLUGINS_DIR", "mine")
+    assert {row["startup"] for row in run("plugins", "list", "--json").json} == {"ready"}
+    died_in(run.path, "bad")
+    rows = {row["id"]: row for row in run("plugins", "list", "--json").json}
+    assert (rows["bad"]["startup"], rows["needs"]["startup"]) == ("failed", "blocked")
+    assert "while plugin 'bad' was being loaded, before the start had finished" in rows["bad"]["reason"]
+    assert "you run `pixsim7 plugins retry bad`" in rows["bad"]["reason"]
+    assert "before the start had finished" in run("plugins", "list").out
+    planned = run("plugins", "plan", "--json")
+    assert (planned.status, planned.json["held"]["bad"]["type"]) == (1, "SuspectedCrashError")
+    assert "pixsim7 plugins retry bad" in run("plugins", "plan").out
+    assert "pixsim7 plugins retry bad" in run("plugins", "enable", "bad").err
+    run.patch.setenv("REMEMBER_CRASHES", "false")
+    assert run("plugins", "plan").status == 0
+    run.patch.delenv("REMEMBER_CRASHES")
+    assert run("plugins", "retry", "bad", "--dry-run").out == "the next start would try bad again\n"
+    assert run("plugins", "plan").status == 1
+    assert run("plugins", "retry", "bad", "--json").json == {"live": False, "plugin": "bad", "dry_run": False}
+    assert run("plugins", "plan").status == 0
+
+
+def test_the_way_out_works_before_another_start_has_looked(run: CommandLine) -> None:
+    """What a dead start left counts at once, not only after the next start has turned it into a suspect."""
+    write_plugin(run.path / "mine", "bad")
+    run.patch.setenv("PLUGINS_DIR", "mine")
+    died_in(run.path, "bad")
+    assert run("plugins", "retry", "bad").out == "the next start tries bad again\n"
+
+
+def test_the_command_line_plans_for_safe_mode(run: CommandLine) -> None:
+    """Where the setting is on, list and plan show what it leaves out."""
+    run.patch.setenv("SAFE_MODE", "true")
+    rows = {row["id"]: row for row in run("plugins", "list", "--json").json}
+    assert rows["auth"]["startup"] == "ready"
+    assert "left out in safe mode" in rows["game-stealth"]["reason"]
+
+
+def test_code_that_was_upgraded_is_no_longer_suspected(run: CommandLine, tmp_path: Path) -> None:
+    """Another version is another chance, also when it is an older one that was rolled back to."""
+    run.patch.setenv("EXTRA_PLUGINS_DIRS", "mine")
+    run.path.joinpath("mine").mkdir()
+    for version in ("1.0.0", "2.0.0"):
+        source = write_plugin(tmp_path / version, "quest", version=version)
+        assert run("plugins", "add", str(source), "--upgrade", "--into", "mine").status == 0
+    died_in(run.path, "quest")
+    assert run("plugins", "rollback", "quest", "--dry-run", "--json").json["will_run"] is True
+    assert run("plugins", "plan").status == 1
+    assert run("plugins", "rollback", "quest").status == 0
+    assert run("plugins", "plan").status == 0

@@ -27,6 +27,7 @@ from sqlalchemy import inspect, text
 from pixsim7_backend import plugins
 from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import find_source, upgrade
+from pixsim7_backend.infrastructure.plugins import plugin_hooks
 from pixsim7_backend.infrastructure.plugins.preview import preview
 from pixsim7_backend.main import create_app
 from pixsim7_backend.plugin_store import MIGRATIONS
@@ -303,3 +304,24 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> N
                 return
         time.sleep(0.05)
     pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def heard(request: pytest.FixtureRequest) -> Iterator[list[tuple[Any, ...]]]:
+    """The events that the test module names in ``HEARD``, as they are delivered: (event, *payload)."""
+    events: list[tuple[Any, ...]] = []
+
+    def listen(event: str) -> Any:
+        return lambda *payload: events.append((event, *payload))
+
+    subscriptions = [plugin_hooks.register(event, listen(str(event))) for event in request.module.HEARD]
+    yield events
+    for subscription in subscriptions:
+        subscription.cancel()
+
+
+async def make(client: httpx.AsyncClient, path: str, **fields: Any) -> int:
+    """Create something of the game and return its id."""
+    answer = await client.post(f"/api/v1/game/{path}/", json=fields)
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])

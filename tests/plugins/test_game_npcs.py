@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks
-from tests.plugins.conftest import Backend
+from tests.plugins.conftest import Backend, make
 
 pytestmark = pytest.mark.anyio
 
@@ -19,27 +19,6 @@ PATH = "/api/v1/game/npcs"
 HOUR = 3600
 DAY = 86_400
 HEARD = (PluginEvents.NPC_SPAWNED, PluginEvents.LOCATION_CHANGED)
-
-
-@pytest.fixture
-def heard() -> Iterator[list[tuple[Any, ...]]]:
-    """The events of NPCs, as they are delivered: (event, *payload)."""
-    events: list[tuple[Any, ...]] = []
-
-    def listen(event: str) -> Any:
-        return lambda *payload: events.append((event, *payload))
-
-    subscriptions = [plugin_hooks.register(event, listen(str(event))) for event in HEARD]
-    yield events
-    for subscription in subscriptions:
-        subscription.cancel()
-
-
-async def make(client: httpx.AsyncClient, path: str, **fields: Any) -> int:
-    """Create something and return its id."""
-    answer = await client.post(f"/api/v1/game/{path}/", json=fields)
-    assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
 
 
 async def make_places(admin: httpx.AsyncClient, count: int) -> list[int]:

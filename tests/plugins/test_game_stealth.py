@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginEvents, plugin_hooks, ports
 from pixsim7_backend.infrastructure.plugins.testing import override_by_name
-from tests.plugins.conftest import Backend
+from tests.plugins.conftest import Backend, make
 
 pytestmark = pytest.mark.anyio
 
@@ -53,27 +53,6 @@ def dice() -> Iterator[Load]:
     yield load
     for withdraw in withdrawals:
         withdraw()
-
-
-@pytest.fixture
-def heard() -> Iterator[list[tuple[Any, ...]]]:
-    """The events of sessions, as they are delivered: (event, *payload)."""
-    events: list[tuple[Any, ...]] = []
-
-    def listen(event: str) -> Any:
-        return lambda *payload: events.append((event, *payload))
-
-    subscriptions = [plugin_hooks.register(event, listen(str(event))) for event in HEARD]
-    yield events
-    for subscription in subscriptions:
-        subscription.cancel()
-
-
-async def make(client: httpx.AsyncClient, path: str, **fields: Any) -> int:
-    """Create something of the game and return its id."""
-    answer = await client.post(f"/api/v1/game/{path}/", json=fields)
-    assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
 
 
 async def make_stage(admin: httpx.AsyncClient, player: httpx.AsyncClient) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Owner, running_as
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Entry, Owner, running_as
 from pixsim7_backend.logging import ConsoleFormatter, JsonFormatter, LogFormat, StderrHandler, configure_logging
 from pixsim7_backend.request_ids import current_request_id
 

@@ -260,6 +260,19 @@ async def test_lost_race_and_lost_database_differ(cause: Exception, status: int)
     assert int(response.headers["retry-after"]) >= 1
 
 
+async def test_statement_that_cannot_be_right_is_an_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """A column that is not there will not come by waiting: the answer is a 500, and the log has the place."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection, pytest.raises(OperationalError) as refused:
+        connection.execute(text("SELECT mood FROM nowhere"))
+    engine.dispose()
+    response = await raised(refused.value)
+    assert response.status_code == 500
+    assert "retry-after" not in response.headers
+    assert "no such table: nowhere" in caplog.text
+    assert __file__ in caplog.text
+
+
 async def test_stale_row_is_a_conflict() -> None:
     """A row whose version moved on is a 409."""
     assert (await raised(StaleDataError("0 rows matched"))).status_code == 409

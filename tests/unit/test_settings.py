@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.db import database_url_from_environment
+from pixsim7_backend.infrastructure.plugins import BreakerSettings, Rate
 from pixsim7_backend.infrastructure.plugins.errors import ConfigurationError
+from pixsim7_backend.plugins.auth.settings import AuthSettings
+from pixsim7_backend.plugins.users.settings import UsersSettings
 from pixsim7_backend.settings import Settings, SettingsError, load_settings
 
 
@@ -49,11 +52,36 @@ def test_environment_wins_over_the_file(empty_place: Path, monkeypatch: pytest.M
     assert (settings.port, settings.workers, settings.extra_plugins_dirs) == (9002, 3, ("a", "b"))
 
 
+def test_isolation_is_pairs_or_a_mapping(empty_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment ``name=how``, in the file YAML; another way to run than the two is refused with an example."""
+    (empty_place / "config.yaml").write_text("isolation:\n  my-plugin: in-process\ncommunity_floor: Landlock\n")
+    assert load_settings().isolation == {"my-plugin": "in-process"}
+    assert load_settings().community_floor == "landlock"
+    monkeypatch.setenv("ISOLATION", "other=jail, mine = in-process,")
+    assert load_settings().isolation == {"other": "jail", "mine": "in-process"}
+    monkeypatch.setenv("ISOLATION", "mine")
+    with pytest.raises(SettingsError, match="write it like ISOLATION=my-plugin=in-process,other=jail"):
+        load_settings()
+
+
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """`PORT= make serve` means the default."""
     monkeypatch.setenv("PORT", "")
     monkeypatch.setenv("DATABASE_URL", "")
     assert load_settings().port == 8000
+
+
+@pytest.mark.parametrize("model", [Settings, AuthSettings, UsersSettings])
+def test_one_rule_for_all_variables(
+    model: type[Settings | AuthSettings | UsersSettings], empty_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host and its plugins read no `.env` file, and take an empty variable for an unset one."""
+    before = model()
+    lines = [f"{model.model_config['env_prefix']}{name}=7".upper() for name in model.model_fields]
+    (empty_place / ".env").write_text("\n".join(lines))
+    for line in lines:
+        monkeypatch.setenv(line.partition("=")[0], "")
+    assert model() == before
 
 
 def test_every_mistake_is_named_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +108,57 @@ def test_broken_file_is_named(empty_place: Path) -> None:
 def test_embedded_database_is_the_one_of_the_data_layer() -> None:
     """The settings and the data layer mean the same file by default."""
     assert load_settings().database == database_url_from_environment()
+
+
+def test_when_plugins_are_quarantined_is_the_operators_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default as the platform has it; each threshold by itself, or not at all."""
+    assert load_settings().breaker == BreakerSettings()
+    monkeypatch.setenv("QUARANTINE_ERROR_RATE", "0.5")
+    monkeypatch.setenv("QUARANTINE_PAUSE", "900")
+    assert load_settings().breaker == BreakerSettings(error_rate=0.5, pause=900, max_pause=900)
+    monkeypatch.setenv("QUARANTINE", "off")
+    assert load_settings().breaker is None
+
+
+def test_what_holds_for_single_plugins_is_a_list_or_a_mapping(
+    empty_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs in the environment, a mapping in the file; ids in any spelling, `none` for no limit."""
+    (empty_place / "config.yaml").write_text(
+        "rate_limits: {game_npcs: 100/minute, users: none}\nconcurrency_limits: {a: 3}"
+    )
+    settings = load_settings()
+    assert settings.rate_limits == {"game-npcs": Rate(100, 60), "users": None}
+    assert settings.concurrency_limits == {"a": 3}
+    assert (settings.community_rate_limit, settings.community_concurrency_limit) == (Rate(600, 60), 64)
+    monkeypatch.setenv("RATE_LIMITS", "Game_NPCs=5/second, users=none,")
+    monkeypatch.setenv("CONCURRENCY_LIMITS", "a=none")
+    monkeypatch.setenv("COMMUNITY_RATE_LIMIT", "none")
+    monkeypatch.setenv("COMMUNITY_CONCURRENCY_LIMIT", "None")
+    monkeypatch.setenv("ISOLATION", "Their_Plugin=in-process")
+    settings = load_settings()
+    assert settings.rate_limits == {"game-npcs": Rate(5, 1), "users": None}
+    assert settings.concurrency_limits == {"a": None}
+    assert (settings.community_rate_limit, settings.community_concurrency_limit) == (None, None)
+    assert settings.isolation == {"their-plugin": "in-process"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("RATE_LIMITS", "game-npcs", "'game-npcs' is not a list of plugins, each with = and its value"),
+        ("RATE_LIMITS", "game-npcs=5", "'5' is not a rate; write it like '100/minute' (second, minute, hour or day)"),
+        ("COMMUNITY_RATE_LIMIT", "5/min", "'5/min' is not a rate"),
+        ("CONCURRENCY_LIMITS", "game-npcs=0", "input should be greater than or equal to 1"),
+    ],
+)
+def test_limits_that_are_none(name: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text says what is wrong, with an example."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert str(error.value).startswith(f"{name}: {problem}")
+    assert f"write it like {name}=" in str(error.value)
 
 
 def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,10 +54,31 @@ def test_kept_secret_is_its_owners_alone(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_file_that_is_no_secret_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"short\n", b"", bytes(range(128, 228))], ids=["short", "empty", "binary"])
+def test_file_that_is_no_secret_is_an_error(content: bytes, tmp_path: Path) -> None:
     """It is not replaced: something was encrypted with what was there."""
     path = tmp_path / "key"
-    path.write_text("short\n")
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="does not hold a secret; restore it from a backup"):
         kept_secret(path)
-    assert path.read_text() == "short\n"
+    assert path.read_bytes() == content
+
+
+def test_kept_secret_that_others_may_read_is_closed_to_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Loose permissions are tightened, and the log names the file, never the secret."""
+    path = tmp_path / "key"
+    secret = kept_secret(path)
+    path.chmod(0o644)
+    assert kept_secret(path) == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert f"{path} was readable by others (644)" in caplog.text
+    assert secret not in caplog.text
+
+
+def test_link_in_place_of_the_kept_secret_is_not_followed(tmp_path: Path) -> None:
+    """Neither one to a file nor one to nowhere."""
+    kept_secret(tmp_path / "elsewhere")
+    for target in ("elsewhere", "nowhere"):
+        (tmp_path / target[:3]).symlink_to(tmp_path / target)
+        with pytest.raises(OSError, match="symbolic links"):
+            kept_secret(tmp_path / target[:3])

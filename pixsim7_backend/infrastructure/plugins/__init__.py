@@ -9,29 +9,39 @@ Start reading at :meth:`PluginManager.enable`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from fastapi import FastAPI
 
 from . import ports
-from ._breaker import BreakerSettings
-from ._config import read_config
-from ._discovery import discover, find_directory
-from ._figures import Latency, PluginFigures, Stall
-from ._hooks import HandlerFailure, HookBus, Outcome, Subscription
-from ._install_directory import finish_interrupted
-from ._ledger import Leak, LeakReport
+from ._attribution.breaker import BreakerSettings
+from ._attribution.figures import Latency, PluginFigures, Stall
+from ._discovery.sources import Community, Isolation, discover, find_directory
+from ._generation import DeferredJails, JailLoader
+from ._hooks.bus import HandlerFailure, HookBus, Outcome, Subscription
+from ._installing.directory import finish_interrupted
+from ._jail.level import ConfinementReport
+from ._jail.machine import probe_machine
+from ._ledger.ledger import Leak, LeakReport
+from ._ledger.ownership import current_owner, running_as_host
+from ._limits.rate import Rate, Verdict
+from ._limits.settings import LimitSettings
+from ._limits.shared import RatesUnavailableError, SharedRates
 from ._manager import PluginManager
 from ._metrics import PluginMetrics
-from ._ownership import current_owner, running_as_host
-from ._plan import Plan
-from ._plugin_settings import Cipher, SettingsSources, SettingsView, plugin_settings
+from ._plan.plan import Plan
 from ._prepare import installed_prepare
 from ._reporter import LogReporter, Reporter
 from ._resources import ResourceCheck
-from ._settings import Checkpoint, PluginSettings, Prepare, no_checkpoint
+from ._settings.config import read_config, read_config_file
+from ._settings.layers import SettingsSources
+from ._settings.platform import Checkpoint, PluginSettings, Prepare, no_checkpoint
+from ._settings.plugin import SettingsView
+from ._settings.reader import plugin_settings
+from ._settings.sealing import Cipher, mask_stored
 from ._startup_journal import StartupJournal
 from ._store import FILE_NAME, DesiredState, FileStateStore, StateStore
 from ._watch import watch_plugins
@@ -52,9 +62,12 @@ __all__ = [
     "FileStateStore",
     "HandlerFailure",
     "HookBus",
+    "Isolation",
     "LogReporter",
     "Leak",
     "LeakReport",
+    "JailLoader",
+    "LimitSettings",
     "Outcome",
     "Plan",
     "PluginError",
@@ -66,19 +79,25 @@ __all__ = [
     "PluginSource",
     "PluginState",
     "Reporter",
+    "Rate",
+    "RatesUnavailableError",
     "Requirement",
     "ResourceCheck",
     "SettingsView",
+    "SharedRates",
     "SourceRank",
     "StartupJournal",
     "StateStore",
     "Subscription",
+    "Verdict",
     "current_owner",
     "init_plugin_manager",
+    "mask_stored",
     "normalize_plugin_id",
     "plugin_hooks",
     "plugin_settings",
     "ports",
+    "read_config_file",
     "running_as_host",
     "watch_plugins",
 ]
@@ -94,6 +113,10 @@ def init_plugin_manager(
     directory: str | os.PathLike[str],
     *,
     more_directories: Iterable[str | os.PathLike[str]] = (),
+    community_directory: str | os.PathLike[str] | None = None,
+    isolation: Mapping[str, Isolation] = MappingProxyType({}),
+    community_floor: str = "confined",
+    confinement: Callable[[], ConfinementReport] = probe_machine,
     disabled: Iterable[str] | None = None,
     on_plugin_error: Literal["tolerate", "strict"] | None = None,
     resources: Mapping[str, ResourceCheck] | None = None,
@@ -104,13 +127,15 @@ def init_plugin_manager(
     task_timeout: float = 5.0,
     stall_threshold: float | None = 0.25,
     breaker: BreakerSettings | None = _BREAKER,
+    limits: LimitSettings | None = None,
     reporter: Reporter | None = None,
     store: StateStore | None = None,
     cipher: Cipher | None = None,
-    allow_live_changes: bool = True,
+    allow_live_changes: bool | Callable[[], bool] = True,
     safe_mode: bool = False,
     startup_journal: StartupJournal | None = None,
     checkpoint: Checkpoint = no_checkpoint,
+    jails: Callable[[], JailLoader] | None = None,
 ) -> PluginManager:
     """Discover, plan and load the plugins of ``directory`` for ``app``; return their manager.
 
@@ -121,6 +146,12 @@ def init_plugin_manager(
         app: the host. ``app.state.plugin_manager`` becomes the manager.
         directory: looked up under the working directory, else beside the installed package.
         more_directories: searched after ``directory``.
+        community_directory: where strangers' plugins are, in the working directory if it is relative; it may be
+            missing. They run in jails, with the permissions that the operator grants.
+        isolation: ``"in-process"`` for those of them, by id, whose code the operator trusts as the server's own.
+        community_floor: the level of confinement that this machine must reach for jails to be started: ``"none"``,
+            ``"limits"``, ``"landlock"``, ``"confined"`` or ``"namespaced"``.
+        confinement: tells which level that is.
         disabled: ids that shall stay off; default: ``DISABLED_PLUGINS`` from the environment or ``config.yaml``.
         on_plugin_error: ``"tolerate"`` starts without what is wrong, ``"strict"`` aborts with all
             problems; default: ``ON_PLUGIN_ERROR`` from the same places, else ``"tolerate"``.
@@ -135,22 +166,29 @@ def init_plugin_manager(
         stall_threshold: seconds for which the event loop may stand still before the log names who blocks
             it; None: it is not watched.
         breaker: when a plugin is quarantined; None: never.
+        limits: how much clients may ask of which plugin; default: what the manifests say.
         reporter: is told of progress; default: the log.
         store: keeps what is switched and configured at run time; default: the file ``plugin-state.json``
             in the directory that ``DATA_DIR`` names, else in ``./data``.
         cipher: encrypts the plugins' secret settings for storage; without one they are not stored.
-        allow_live_changes: False where several processes serve the app; changes are refused then.
+        allow_live_changes: False, or what returns it, while several processes serve the app; changes are refused
+            then.
         safe_mode: start only what the required first-party plugins need; problems abort nothing then.
         startup_journal: remembers which plugin a start died in, so that the next one goes without it.
         checkpoint: is told of each step of a change; fault tests stop the process there.
+        jails: makes what runs confined plugins, when the first one is loaded; default: jails with the services that
+            installed distributions offer.
 
     Raises:
         PluginDirectoryError: a directory does not exist.
+        ConfigurationError: the community's directory is one of the trusted ones, or a setting cannot be used.
         StateFileError: what is stored cannot be used.
         PluginStartupError: the policy is strict and something is wrong, or a required plugin cannot run.
     """
     config = read_config(os.environ, Path.cwd())
     settings = PluginSettings(
+        confinement=confinement,
+        community_floor=community_floor,
         disabled=frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled)),
         on_plugin_error="tolerate" if safe_mode else on_plugin_error or config.on_plugin_error or "tolerate",
         resources=resources or {},
@@ -161,20 +199,22 @@ def init_plugin_manager(
         task_timeout=task_timeout,
         stall_threshold=stall_threshold,
         breaker=breaker,
+        limits=limits or LimitSettings(),
         sources=SettingsSources(
             config=config.plugins, config_file=config.file, environ=dict(os.environ), cipher=cipher
         ),
-        allow_live_changes=allow_live_changes,
+        may_change_live=allow_live_changes if callable(allow_live_changes) else lambda: bool(allow_live_changes),
         safe_mode=safe_mode,
         startup_journal=startup_journal or StartupJournal(),
         checkpoint=checkpoint,
+        jails=DeferredJails(jails or (lambda: _usual_jails(community_floor, hook_timeout))),
     )
     former = getattr(app.state, "plugin_manager", None)
     if isinstance(former, PluginManager):
         former.close()
-    directories = [directory, *more_directories]
-    finish_interrupted(map(find_directory, directories))
-    discovery = discover(directories)
+    directories, community = [directory, *more_directories], Community.at(community_directory, isolation)
+    finish_interrupted([*map(find_directory, directories), *([community.directory] if community else [])])
+    discovery = discover(directories, community=community)
     manager = PluginManager(
         app,
         discovery,
@@ -186,3 +226,9 @@ def init_plugin_manager(
     app.state.plugin_manager = manager
     manager.load_all()
     return manager
+
+
+def _usual_jails(floor: str, hook_timeout: float) -> JailLoader:
+    from ._jail.default import make_jails  # only where there are confined plugins
+
+    return make_jails(plugin_hooks, floor=floor, hook_timeout=hook_timeout)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ._configuring import Configurator
 from ._desired import Desired, Wish, explain, wish_of
-from ._graph import nearest_name
-from ._hooks import HookBus, Subscription
+from ._dispatch import PluginMount
+from ._granting import Granter, GrantsView, trusted_error, view_json
+from ._hooks.bus import HookBus, Subscription
 from ._inventory import Inventory
-from ._ledger import LeakReport
-from ._ownership import AppKey
-from ._plan import Plan
-from ._plugin_settings import SettingsView
+from ._ledger.ledger import LeakReport
+from ._ledger.ownership import AppKey
+from ._plan.change import Change
+from ._plan.graph import nearest_name
+from ._plan.plan import Plan
 from ._runner import Runner
-from ._settings import PluginSettings
-from .errors import PluginError, PluginNotFoundError
+from ._settings.platform import PluginSettings
+from ._settings.plugin import SettingsView
+from .errors import PluginError, PluginNotFoundError, ReplacementRefusedError
 from .records import PluginRecord
+from .states import PluginState
 from .types import normalize_plugin_id
 
 
@@ -33,6 +37,7 @@ class Asking:
     _plugins: Inventory
     _runner: Runner
     _configurator: Configurator
+    _granter: Granter
 
     def list_plugins(self) -> list[PluginRecord]:
         """Return the records of what is loaded, in load order."""
@@ -76,11 +81,94 @@ class Asking:
             "why": why,
             "record_version": self.version_of(plugin_id),
             "reload_error": not_live.to_json() if not_live else None,
+            "grants": view_json(self._granter.view(record)),
         }
+
+    def grants_of(self, plugin_id: str) -> GrantsView | None:
+        """Return what a confined plugin asks for and what was decided; None for one that runs in process."""
+        return self._granter.view(self.get(plugin_id))
+
+    def preview_grants(self, plugin_id: str, grant: Collection[str] | None = None) -> GrantsView:
+        """Return what would be decided about a confined plugin with this grant; without one what is decided.
+
+        Raises:
+            GrantRefusedError: it is not confined, or does not ask for that.
+        """
+        record = self.get(plugin_id)
+        if grant is not None:
+            return self._granter.work_out(record, grant).view
+        view = self._granter.view(record)
+        if view is None:
+            raise trusted_error(record.id)
+        return view
 
     def plan(self) -> Plan:
         """Return what was decided: the load order, what is held back and why."""
         return self._plugins.plan
+
+    def mount_of(self, plugin_id: str) -> PluginMount:
+        """Return the routes of a plugin that is loaded.
+
+        Raises:
+            PluginNotFoundError: there is no such plugin.
+            PluginError: it is not loaded, and why.
+        """
+        record = self.get(plugin_id)
+        generation = self._plugins.generations.get(record.id)
+        if generation is None:
+            raise record.reason or PluginNotFoundError(plugin=record.id)
+        return generation.mount
+
+    # --- what a change would do -------------------------------------------------------------------
+
+    def preview_enable(self, plugin_id: str, *, grant: Collection[str] | None = None) -> Change:
+        """Return what ``enable`` would do; the errors are the same."""
+        if grant is not None:
+            return self.preview_grant(plugin_id, grant, switch_on=True)
+        record = self.get(plugin_id)
+        errors = {each: error for each, error in self._plugins.errors.items() if each != record.id}
+        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: True}, errors=errors)
+        if record.id in plan.held:
+            raise plan.held[record.id]
+        return self._plugins.make_change(plan, asked=record.id)
+
+    def preview_disable(self, plugin_id: str) -> Change:
+        """Return what ``disable`` with ``cascade`` would do."""
+        record = self.get(plugin_id)
+        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: False})
+        return self._plugins.make_change(plan, asked=record.id)
+
+    def preview_reload(self, plugin_id: str) -> Change:
+        """Return what ``reload`` would do, from what is on disk now; the errors are the same."""
+        record = self.get(plugin_id)
+        importers = self._plugins.importers_of(record.id)
+        plan = self._plugins.make_plan_with(*map(self._plugins.read, [record, *map(self.get, importers - {record.id})]))
+        if record.id in plan.held:
+            raise plan.held[record.id]
+        return self._refuse_stopping(self._plugins.make_change(plan, asked=record.id, replace=importers), record.id)
+
+    def preview_grant(self, plugin_id: str, grant: Collection[str], *, switch_on: bool = False) -> Change:
+        """Return what ``grant`` would do, or with ``switch_on`` what ``enable`` would; the errors are the same."""
+        record = self.get(plugin_id)
+        decision = self._granter.work_out(record, grant)
+        plan = self._plugins.make_plan_with(
+            decision.candidate,
+            switched={**self.desired.state.switched, record.id: True} if switch_on else None,
+            grants={record.id: decision.grants},
+        )
+        is_running = record.state is PluginState.ENABLED
+        if record.id in plan.held and (switch_on or is_running):
+            raise plan.held[record.id]
+        change = self._plugins.make_change(plan, asked=record.id, replace=[record.id] if is_running else [])
+        return self._refuse_stopping(change, record.id)
+
+    def _refuse_stopping(self, change: Change, plugin_id: str) -> Change:
+        if change.stop:
+            why = change.why[change.stop[0]]
+            raise ReplacementRefusedError(plugin=plugin_id, stopped=change.stop, because=why)
+        return change
+
+    # --- what is there ----------------------------------------------------------------------------
 
     def find_report(self, plugin_id: str) -> LeakReport | None:
         """Return the leak report of the plugin's last disable, None when there was none."""
@@ -102,9 +190,11 @@ class Asking:
     def view_settings(self, plugin_id: str) -> SettingsView:
         """Return a plugin's settings, their JSON schema and sources; secrets are masked.
 
+        Of a plugin that is off and was never imported there is no schema, and all values are masked.
+
         Raises:
             PluginNotFoundError: there is no such plugin.
-            NoSettingsError: it has no settings, or they are not known since it was never imported.
+            NoSettingsError: it has no settings, or was removed.
         """
         return self._configurator.view(self.get(plugin_id))
 

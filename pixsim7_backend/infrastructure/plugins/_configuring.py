@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from ._generation import Generation
 from ._inventory import Inventory
-from ._ownership import Entry, running_as
-from ._plugin_settings import SettingsView
+from ._ledger.ownership import Entry, running_as
+from ._settings.plugin import SettingsView
 from .errors import NoSettingsError, PluginError, PluginSettingsError, SecretStorageError
 from .records import PluginRecord
 from .states import PluginState
@@ -26,8 +26,8 @@ class SettingsChange:
     plugin: str
     stored: Mapping[str, Any]
     """What will be stored, its secrets encrypted."""
-    value: BaseModel = field(repr=False)
-    """What will be in force."""
+    value: BaseModel | None = field(repr=False)
+    """What will be in force; None while the plugin is off and nobody can tell."""
     is_empty: bool
     """Nothing that is stored changes."""
     starts: bool
@@ -45,29 +45,40 @@ class Configurator:
         self._plugins = plugins
 
     def view(self, record: PluginRecord) -> SettingsView:
-        """Return a plugin's settings as an operator may see them.
+        """Return a plugin's settings as an operator may see them; masked where its code was not imported.
 
         Raises:
-            NoSettingsError: it has none, or they were never read.
+            NoSettingsError: it has none, or it was removed.
         """
         generation, book = self._plugins.generations.get(record.id), self._plugins.book
         if generation is not None and generation.owner.settings.current is not None:
             with running_as(generation.owner, Entry.HOOK):
                 return book.view(record.id, generation.owner.settings.current)
         unusable = book.find_unusable(record.id)
-        if unusable is None:
+        if unusable is not None and record.state is not PluginState.DISABLED:
+            return unusable
+        if generation is not None or record.state is PluginState.REMOVED:
             raise self._no_settings(record)
-        return unusable
+        return book.view_unread(
+            record.id,
+            f"the plugin is {record.state}, and its code, which says what can be set, is not imported:"
+            " values are masked, and are checked when it is enabled",
+        )
 
     async def work_out(self, record: PluginRecord, patch: Mapping[str, Any]) -> SettingsChange:
         """Return the change that ``patch`` makes; nothing is changed by that.
 
+        The code of a plugin that is off is not imported for it: then the values are checked when it is
+        enabled, and kept like secrets until it is known which are.
+
         Raises:
-            NoSettingsError: the plugin has no settings, or they are not known since it was never imported.
+            NoSettingsError: the plugin has no settings, or was removed.
             PluginSettingsError: the new settings would not be valid.
             SecretStorageError: a secret cannot be stored.
             PluginError: its code had to be imported to know its settings, which failed.
         """
+        if record.state is PluginState.DISABLED and record.id not in self._plugins.generations:
+            return self._change(record, patch, self._plugins.book.patched_unread(record.id, patch), None)
         async with self._imported(record) as generation:
             model = generation.code.settings_model
             if model is None:
@@ -75,9 +86,17 @@ class Configurator:
             with running_as(generation.owner, Entry.HOOK):
                 stored = self._plugins.book.patched(record.id, model, patch)
                 value = self._plugins.book.resolve(record.id, model, stored)
-        is_empty = not patch or stored == self._plugins.desired.stored(record.id)
+        return self._change(record, patch, stored, value)
+
+    def _change(
+        self, record: PluginRecord, patch: Mapping[str, Any], stored: Mapping[str, Any], value: BaseModel | None
+    ) -> SettingsChange:
         return SettingsChange(
-            plugin=record.id, stored=stored, value=value, is_empty=is_empty, starts=self._is_held_by_settings(record)
+            plugin=record.id,
+            stored=stored,
+            value=value,
+            is_empty=not patch or stored == self._plugins.desired.stored(record.id),
+            starts=self._is_held_by_settings(record),
         )
 
     @asynccontextmanager
@@ -87,7 +106,7 @@ class Configurator:
         if generation is not None:
             yield generation
             return
-        if record.state in (PluginState.DISABLED, PluginState.REMOVED):
+        if record.state is PluginState.REMOVED:
             raise self._no_settings(record)
         generation = self._plugins.new_generation(self._plugins.plan.candidates[record.id])
         try:
@@ -117,5 +136,5 @@ class Configurator:
         if record.id in self._plugins.generations:
             problem = "has no settings; it exports no `settings_model`"
         else:
-            problem = f"is {record.state}, so its settings are not known; enable it first"
+            problem = f"is {record.state}, so it has no settings any more"
         return NoSettingsError(plugin=record.id, problem=problem)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from ._grants.permissions import Grants
 from ._interruption import off_loop
 from ._store import DesiredState, StateStore
 from .errors import StateConflictError, StateUnavailableError
 from .records import PluginRecord
 from .states import PluginState
+from .types import check_permission
 
 logger = logging.getLogger("pixsim7.plugins")
+audit = logging.getLogger("pixsim7.audit")
+
+_DECISIONS = ("granted", "declined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,49 @@ def explain(record: PluginRecord, wish: Wish, switched: bool | None) -> str | No
     return "the change is under way" if wish.on else "it was switched off elsewhere; the next start follows"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What somebody decided about the permissions of a plugin, and when."""
+
+    plugin: str
+    grants: Grants
+    by: str
+    at: datetime
+
+    @classmethod
+    def now(cls, plugin_id: str, grants: Grants, *, by: str) -> Decision:
+        return cls(plugin=plugin_id, grants=grants, by=by or "unknown", at=datetime.now(UTC))
+
+    def kept_in(self, state: DesiredState) -> DesiredState:
+        """Return the state with the decision in force and in the audit."""
+        grants = {**state.grants, self.plugin: self.grants.to_json()}
+        return replace(state, grants=grants, audit=(*state.audit, self.to_json()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"at": self.at.isoformat(), "by": self.by, "plugin": self.plugin, **self.grants.to_json()}
+
+    def log(self) -> None:
+        """Write it down where decisions are audited."""
+        audit.info("%s", self)
+
+    def __str__(self) -> str:
+        granted, declined = (", ".join(texts) or "nothing" for texts in self.grants.to_json().values())
+        return f"{self.by} grants {self.plugin}: {granted}; declines: {declined}"
+
+
+def read_grants(state: DesiredState, plugin_id: str) -> Grants:
+    """Return what was granted to a plugin and what declined; what is no permission any more counts as undecided."""
+    kept = state.grants.get(plugin_id, {})
+    return Grants.from_json({name: list(filter(_is_permission, kept.get(name, ()))) for name in _DECISIONS})
+
+
+def _is_permission(text: Any) -> bool:
+    try:
+        return bool(check_permission(text))
+    except (ValueError, AttributeError):
+        return False
+
+
 class Desired:
     """The desired state, and the one way to change it.
 
@@ -81,6 +130,10 @@ class Desired:
         """Return the stored settings of a plugin."""
         return self.state.settings.get(plugin_id, {})
 
+    def grants(self, plugin_id: str) -> Grants:
+        """Return what was granted to a plugin and what declined."""
+        return read_grants(self.state, plugin_id)
+
     async def switch(self, plugin_id: str, *, on: bool) -> None:
         """Store that a plugin shall be on or off; errors as :meth:`StateStore.save`."""
         if self.is_on(plugin_id) is not on:
@@ -92,16 +145,22 @@ class Desired:
         settings = {**others, plugin_id: values} if values else others
         await self._change(lambda state: replace(state, settings=settings))
 
+    async def grant(self, plugin_id: str, grants: Grants, *, by: str) -> Decision:
+        """Store what a plugin may do and what not, for good who decided so; errors as :meth:`StateStore.save`."""
+        decision = Decision.now(plugin_id, grants, by=by)
+        await self._change(decision.kept_in)
+        decision.log()
+        return decision
+
+    async def revoke(self, plugin_id: str) -> None:
+        """Drop what was decided about a plugin's permissions; errors as :meth:`StateStore.save`."""
+        if self.state.without_grants(plugin_id) is not self.state:
+            await self._change(lambda state: state.without_grants(plugin_id))
+
     async def forget(self, plugin_id: str) -> None:
         """Drop what is stored for a plugin; errors as :meth:`StateStore.save`."""
-        if plugin_id in self.state.switched or plugin_id in self.state.settings:
-            await self._change(
-                lambda state: replace(
-                    state,
-                    switched={each: on for each, on in state.switched.items() if each != plugin_id},
-                    settings={each: values for each, values in state.settings.items() if each != plugin_id},
-                )
-            )
+        if self.state.without(plugin_id) is not self.state:
+            await self._change(lambda state: state.without(plugin_id))
 
     def _look_again(self) -> None:
         """Go on where the store is back and never held anything: then the start was right. Else raise the trouble."""

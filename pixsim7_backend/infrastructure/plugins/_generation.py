@@ -4,25 +4,62 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
 from fastapi import FastAPI
 
+from ._code.imports import check_imports
+from ._code.loader import PluginCode
+from ._code.loader import load_code as import_package
+from ._code.modules import drop_caches, forget, modules_of
 from ._dispatch import PluginMount, build_mount
-from ._hook_call import call_hook, call_sync_hook
-from ._imports import check_imports
-from ._leaks import release_timers
-from ._ledger import Leak, LeakReport, find_threads
+from ._grants.permissions import Grants
+from ._hooks.call import call_hook, call_sync_hook
+from ._ledger.leaks import release_timers
+from ._ledger.ledger import Leak, LeakReport, find_threads
+from ._ledger.ownership import AppKey, Entry, Owner, running_as
+from ._ledger.registrations import recording
 from ._lifespan import PluginLifespan
-from ._loader import PluginCode, load_code
-from ._modules import drop_caches, forget, modules_of
-from ._ownership import AppKey, Entry, Owner, running_as
-from ._plugin_settings import SettingsBook
-from ._registrations import recording
-from ._settings import PluginSettings
-from .errors import PluginError, UnhealthyPluginError
+from ._plan.plan import Candidate
+from ._settings.platform import PluginSettings
+from ._settings.plugin import SettingsBook
+from .errors import PluginError, StateNotHandedOverError, UnhealthyPluginError
 from .records import PluginSource
+
+CodeLoader = Callable[[Owner], PluginCode]
+"""Brings the code of a generation to life; what it registers belongs to the owner."""
+
+
+class JailLoader(Protocol):
+    """Loads the code of plugins that run confined."""
+
+    on_given_up: Callable[[str, str], None]
+    """Is told of a plugin whose jail ended again and again, and of the evidence."""
+
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
+        """Return code that stands for the plugin's; raises a PluginError where it cannot be loaded."""
+
+
+class DeferredJails:
+    """Jails that are made when the first plugin needs one."""
+
+    def __init__(self, make: Callable[[], JailLoader]) -> None:
+        self.on_given_up: Callable[[str, str], None] = lambda _plugin, _evidence: None
+        self._make = make
+        self.made: JailLoader | None = None
+        """None while nothing needed one."""
+
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
+        """As :meth:`JailLoader.load`."""
+        if self.made is None:
+            self.made = self._make()
+            self.made.on_given_up = self._tell
+        return self.made.load(candidate, owner, grants, settings)
+
+    def _tell(self, plugin: str, evidence: str) -> None:
+        self.on_given_up(plugin, evidence)  # whoever that is by then
+
 
 logger = logging.getLogger("pixsim7.plugins")
 
@@ -43,6 +80,7 @@ class Generation:
         plugin: str,
         source: PluginSource,
         number: int,
+        load_code: CodeLoader | None = None,
     ) -> None:
         self.plugin = plugin
         self.source = source
@@ -55,6 +93,7 @@ class Generation:
         self._app = app
         self._settings = settings
         self._book = book
+        self._load_code = load_code or (lambda _owner: import_package(source, plugin))
         self._code: PluginCode | None = None
         self._modules: Mapping[str, Any] = {}
         self._mount: PluginMount | None = None
@@ -84,7 +123,7 @@ class Generation:
         """Import the package, unless that has happened. Registers what its import registers."""
         if self._code is None:
             with recording(self._app, self.owner), running_as(self.owner, Entry.HOOK):
-                self._code = load_code(self.source, self.plugin)
+                self._code = self._load_code(self.owner)
             self._modules = modules_of(self.source.package)
 
     def check_imports(self, dependencies: Collection[str], packages: Mapping[str, str]) -> None:
@@ -107,6 +146,8 @@ class Generation:
                 tags=self.code.manifest.tags or (self.plugin,),
                 middleware=self.code.middleware,
                 exception_handlers=self.code.exception_handlers,
+                description=self.code.description,
+                is_confined=self.source.is_confined,
             )
         except BaseException:
             self.unload()
@@ -134,18 +175,28 @@ class Generation:
             owner.ledger.add_release("settings", model.__name__, lambda: owner.app.settings.pop(model, None))
 
     def hand_over(self) -> Any:
-        """Return what ``on_unload`` gives to the next generation, None without that hook."""
+        """Return what ``on_unload`` gives to the next generation, None without that hook.
+
+        Raises:
+            StateNotHandedOverError: the hook fails.
+        """
         on_unload = self.code.on_unload
         if on_unload is None:
             return None
-        return call_sync_hook(self.owner, "on_unload", on_unload, limit=self._settings.hook_timeout)
+        try:
+            return call_sync_hook(self.owner, "on_unload", on_unload, limit=self._settings.hook_timeout)
+        except PluginError as error:
+            raise StateNotHandedOverError(plugin=self.plugin, cause=error) from error
 
-    async def enable(self) -> None:
-        """Enter the routers' lifespans, run ``on_enable`` and ask for its health; on any error everything is undone."""
+    async def enable(self, state: Any = None) -> None:
+        """Enter the routers' lifespans, run ``on_enable`` and ask for its health; on any error everything is undone.
+
+        ``state`` is what :meth:`hand_over` gave, for a generation that was disabled after it.
+        """
         self.is_settled = False
         try:
             if not self._is_set_up:
-                self._set_up()
+                self._set_up(state)
             lifespan = PluginLifespan(self._app, self.owner, self.code.routers, self._settings.hook_timeout)
             self.mount.ends_streams = False
             self.mount.lifespan_state = await lifespan.start()

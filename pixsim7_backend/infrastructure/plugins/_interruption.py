@@ -1,16 +1,24 @@
-"""What is begun goes on to its end, whoever stops waiting for it: a request that is cancelled, a shutdown."""
+"""One change at a time, and to its end, whoever stops waiting for it: a request that is cancelled, a shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import anyio.to_thread
 
-from ._ownership import AppKey, running_as_host
+from ._ledger.ownership import AppKey, running_as_host
+from .errors import PluginBusyError
+
+#: Seconds that a thread gets to end when nobody waits for what it does any more.
+_PATIENCE = 5.0
 
 logger = logging.getLogger("pixsim7.plugins")
 
@@ -18,12 +26,50 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
+class _Operation:
+    """One change under way; code that runs inside it must not wait for another one."""
+
+    is_over: bool = False
+
+
+_operation: ContextVar[_Operation | None] = ContextVar("pixsim7_operation", default=None)
+
+
+class Turns:
+    """Lets changes take turns; ``changer`` is the task whose change is under way."""
+
+    def __init__(self) -> None:
+        self.changer: asyncio.Task[Any] | None = None
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Wait for the turn; it lasts until the end of the block.
+
+        Raises:
+            PluginBusyError: this runs inside another change, for whose end it would wait in vain.
+        """
+        outer = _operation.get()
+        if outer is not None and not outer.is_over:
+            raise PluginBusyError(plugin="")
+        async with self._lock:
+            operation = _Operation()
+            token = _operation.set(operation)
+            self.changer = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self.changer = None
+                operation.is_over = True
+                _operation.reset(token)
+
+
 class Changing(Protocol):
-    """Whose methods are changes, one at a time."""
+    """Whose methods are changes."""
 
     _key: AppKey
-    _changer: asyncio.Task[Any] | None
-    """The task whose change is under way."""
+    _turns: Turns
 
 
 C = TypeVar("C", bound=Changing)
@@ -41,7 +87,7 @@ def to_the_end(
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._changer is not task:
+            if self._turns.changer is not task:
                 task.cancel()
             task.add_done_callback(_say_how_it_ended)
             raise
@@ -67,6 +113,62 @@ async def off_loop(call: Callable[[], T]) -> T:
         task.exception()
         raise cancelled
     return task.result()
+
+
+async def off_loop_within(limit: float, call: Callable[[], T], *, name: str) -> T:
+    """Call it in a thread of its own, which is left to itself after ``limit`` seconds and dies with the process.
+
+    When this is cancelled, the thread gets a few seconds to end.
+
+    Raises:
+        StillRunningError: it runs on.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def finish(error: BaseException | None, value: T | None) -> None:
+        if result.done():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(cast("T", value))
+
+    def run() -> None:
+        error, value = None, None
+        try:
+            value = call()
+        except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, error, value)
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True)
+    thread.start()
+    try:
+        done, _ = await asyncio.wait({result}, timeout=limit)
+    except asyncio.CancelledError:
+        await asyncio.wait({result}, timeout=_PATIENCE)
+        if not result.cancel():
+            result.exception()
+        raise
+    if not done:
+        result.cancel()
+        raise StillRunningError(thread)
+    return result.result()
+
+
+class StillRunningError(Exception):
+    """A thread has not ended in time."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(thread.name)
+        self.thread = thread
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether this is somebody's Ctrl+C, which only the main thread gets, and not what a plugin raises."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _in_thread(call: Callable[[], T]) -> Awaitable[T]:

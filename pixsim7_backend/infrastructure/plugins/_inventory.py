@@ -10,25 +10,31 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI
 
-from ._change import Change, make_change
+from ._code.loader import PluginCode
 from ._desired import Desired
-from ._discovery import Discovery, read_folder
+from ._discovery.sources import Discovery
 from ._dispatch import PluginMount, find_conflicts
-from ._generation import Generation
-from ._ownership import AppKey
-from ._plan import Candidate, Plan
-from ._planning import plan_here
-from ._plugin_settings import SettingsBook
+from ._generation import CodeLoader, Generation
+from ._grants.permissions import Grants
+from ._ledger.ownership import AppKey, Owner
+from ._plan.change import Change, make_change
+from ._plan.plan import Candidate, Plan
+from ._plan.safe_mode import held_in_safe_mode
+from ._planning import CommunityPolicy, plan_here
 from ._records import Records
 from ._reporter import Reporter
-from ._safe_mode import held_in_safe_mode
-from ._settings import PluginSettings
+from ._settings.platform import PluginSettings
+from ._settings.plugin import SettingsBook
 from .errors import MissingManifestError, PluginError, PluginIdChangedError
 from .records import PluginRecord
 from .states import PluginState, can_become
+
+_NO_GRANTS: Mapping[str, Grants] = MappingProxyType({})
 
 
 class Inventory:
@@ -100,8 +106,9 @@ class Inventory:
         *,
         switched: Mapping[str, bool] | None = None,
         errors: Mapping[str, PluginError] | None = None,
+        grants: Mapping[str, Grants] = _NO_GRANTS,
     ) -> Plan:
-        """Return the plan for what is found, switched and known to be wrong, or for what might be."""
+        """Return the plan for what is found, switched, granted and known to be wrong, or for what might be."""
         wrong = self.errors if errors is None else errors
         candidates = (self.found if found is None else found).values()
         return plan_here(
@@ -109,6 +116,11 @@ class Inventory:
             disabled=self._settings.disabled,
             switched=self.desired.state.switched if switched is None else switched,
             resources=self._settings.resources,
+            policy=CommunityPolicy(
+                grants=lambda each: grants.get(each) or self.desired.grants(each),
+                confinement=self._settings.confinement,
+                floor=self._settings.community_floor,
+            ),
         )
 
     def make_change(self, plan: Plan, *, asked: str = "", replace: Collection[str] = ()) -> Change:
@@ -138,7 +150,7 @@ class Inventory:
 
     def read(self, record: PluginRecord) -> Candidate:
         """Return what a plugin's folder says now; raise what is wrong with it."""
-        candidate = read_folder(record.source)
+        candidate = self._discovery.read(record.source)
         if candidate is None:
             raise MissingManifestError(plugin=record.id, directory=record.source.path)
         if candidate.error is not None:
@@ -149,15 +161,39 @@ class Inventory:
             candidate = replace(candidate, manifest=record.manifest)
         return candidate
 
-    def make_plan_with(self, candidate: Candidate) -> Plan:
-        """Return the plan for what is found, with this candidate in its folder and nothing known against it."""
-        errors = {each: error for each, error in self.errors.items() if each != candidate.id}
-        return self.make_plan({**self.found, candidate.source.path: candidate}, errors=errors)
+    def make_plan_with(
+        self,
+        *candidates: Candidate,
+        switched: Mapping[str, bool] | None = None,
+        grants: Mapping[str, Grants] = _NO_GRANTS,
+    ) -> Plan:
+        """Return the plan for what is found, with these candidates in their folders and nothing known against them."""
+        ids = {each.id for each in candidates}
+        errors = {each: error for each, error in self.errors.items() if each not in ids}
+        found = {**self.found, **{each.source.path: each for each in candidates}}
+        return self.make_plan(found, switched=switched, errors=errors, grants=grants)
+
+    def find(self, folder: Path) -> Candidate | None:
+        """Return what a folder of a plugin directory holds now, None when that is no plugin."""
+        return self._discovery.find(folder)
 
     def accept(self, candidate: Candidate) -> None:
         """Take a candidate for what its folder holds, with nothing known against it."""
         self.found[candidate.source.path] = candidate
         self.errors.pop(candidate.id, None)
+
+    def let_go_of(self, record: PluginRecord) -> None:
+        """Let a plugin that does not run be imported anew when it starts, even if something else holds it back now.
+
+        Raises:
+            PluginError: what is wrong in its folder.
+        """
+        self.forget(record.id)
+        candidate = self.read(record)
+        plan = self.make_plan_with(candidate)
+        if candidate.id in plan.held and set(self.ids_in(PluginState.ENABLED)) <= set(plan.order):
+            self.accept(candidate)
+            self.adopt(plan)
 
     def importers_of(self, plugin_id: str) -> frozenset[str]:
         """Return the plugin and those that import from it, directly or through one another."""
@@ -239,7 +275,19 @@ class Inventory:
             plugin=candidate.id,
             source=candidate.source,
             number=number,
+            load_code=self._jail_of(candidate) if candidate.source.is_confined else None,
         )
+
+    def _jail_of(self, candidate: Candidate) -> CodeLoader:
+        """Return what lets a jail load the plugin, with what is granted and configured when that happens."""
+        jails = self._settings.jails
+        assert jails is not None, "a host that finds confined plugins has jails"
+
+        def load(owner: Owner) -> PluginCode:
+            settings = self.book.open_unread(candidate.id)
+            return jails.load(candidate, owner, self.desired.grants(candidate.id), settings)
+
+        return load
 
     def check_imports(self, candidate: Candidate, generation: Generation) -> None:
         """Refuse imports of plugins that the manifest does not name, and note on whose code it builds."""
@@ -249,14 +297,17 @@ class Inventory:
         generation.check_imports(declared, packages)
         generation.built_on = {each: self.generations[each].owner for each in declared if each in self.generations}
 
-    def load(self, plugin_id: str) -> bool:
-        """Load one plugin; on failure it and what needs it are held back. Tell whether it is loaded."""
+    def load(self, plugin_id: str, state: Any = None) -> bool:
+        """Load one plugin; on failure it and what needs it are held back. Tell whether it is loaded.
+
+        ``state`` is what the generation before handed over.
+        """
         candidate = self.plan.candidates[plugin_id]
         generation = self.generations.get(plugin_id) or self.new_generation(candidate)
         try:
             self.check_imports(candidate, generation)
             with self._settings.startup_journal.at(plugin_id, "loaded"):
-                generation.load()
+                generation.load(state)
         except PluginError as error:
             generation.unload()
             self.generations.pop(plugin_id, None)
@@ -286,12 +337,17 @@ class Inventory:
             for each, owner in built_on.items()
         )
 
-    def refuse_conflicts(self) -> None:
-        """Give up the plugins whose routes the host or an earlier plugin already serves."""
+    def refuse_conflicts(self) -> tuple[str, ...]:
+        """Give up the plugins whose routes the host or another plugin has a better right to.
+
+        Returns those of them that run, and what needs them, in the order in which they are to be stopped.
+        """
+        before = self.plan
         loaded = self.mounts_of(each for each in self.plan.order if each in self.generations)
         for conflict in find_conflicts(self._app, list(loaded.values())):
             if conflict.plugin not in self.plan.held:
                 self.give_up(conflict.plugin, conflict)
+        return make_change(self.records, before, self.plan).stop
 
     # --- giving up --------------------------------------------------------------------------------
 

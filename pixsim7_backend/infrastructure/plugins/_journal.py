@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ._ledger import LeakReport
+from ._ledger.ledger import LeakReport
 from ._reporter import Reporter
 from .records import PluginRecord
 

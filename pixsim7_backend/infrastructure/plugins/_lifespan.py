@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRouter
 
-from ._ownership import Entry, Owner, running_as, running_as_host
+from ._ledger.ownership import Entry, Owner, running_as, running_as_host
 from .errors import HookTimeoutError, PluginHookError
 
 
@@ -68,7 +68,7 @@ class PluginLifespan:
             await self._abandon()
             raise HookTimeoutError(plugin=self._owner.plugin, hook="lifespan", limit=self._limit)
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
-            raise PluginHookError(plugin=self._owner.plugin, hook="lifespan", cause=error) from error
+            raise error
 
     def cancel(self) -> None:
         """Leave the lifespans at once, without waiting for it; from any thread."""
@@ -86,10 +86,10 @@ class PluginLifespan:
                         state.update(await stack.enter_async_context(context) or {})
                     self._started.set_result(state)
                     await self._stop.wait()
-            except Exception as error:  # a lifespan is the plugin's own code
-                if self._started.done():
-                    raise
+            except (Exception, SystemExit) as error:  # a lifespan is the plugin's own code
                 wrapped = PluginHookError(plugin=self._owner.plugin, hook="lifespan", cause=error)
+                if self._started.done():
+                    raise wrapped from error
                 self._started.set_exception(wrapped)
 
     async def _abandon(self) -> None:

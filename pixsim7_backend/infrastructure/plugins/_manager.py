@@ -4,60 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
 from ._asking import Asking
-from ._change import Change
 from ._configuring import Configurator, SettingsChange
 from ._desired import Desired
-from ._discovery import Discovery, discover_directory, holds_plugin
+from ._discovery.sources import Discovery, holds_plugin
 from ._dispatch import PluginRoute
-from ._hooks import HookBus
-from ._interruption import to_the_end
+from ._granting import Granter
+from ._hooks.bus import HookBus
+from ._interruption import Turns, to_the_end
 from ._inventory import Inventory
 from ._journal import Journal
-from ._ledger import LeakReport
+from ._ledger.ledger import LeakReport
+from ._ledger.ownership import AppKey, running_as_host
+from ._ledger.registrations import own_state
+from ._ledger.tasks import own_tasks
+from ._limits.limits import PluginLimits
 from ._metrics import PluginMetrics
-from ._ownership import AppKey, running_as_host
-from ._plugin_settings import SettingsView
-from ._registrations import own_state
 from ._reporter import Reporter
 from ._runner import Runner
-from ._settings import PluginSettings
+from ._settings.platform import PluginSettings
+from ._settings.plugin import SettingsView
 from ._store import StateStore
 from ._supervision import Supervision
-from ._tasks import own_tasks
 from .errors import (
     DependantsEnabledError,
     LiveChangesRefusedError,
-    PluginBusyError,
     PluginDisabledError,
     PluginError,
     PluginStartupError,
-    ReplacementRefusedError,
     StateConflictError,
+    StoppingError,
 )
 from .events import PluginEvents
 from .records import PluginRecord
 from .states import PluginState
 from .types import normalize_plugin_id
-
-
-@dataclass(slots=True, eq=False)
-class _Operation:
-    """One change under way; code that runs inside it must not wait for another one."""
-
-    is_over: bool = False
-
-
-_operation: ContextVar[_Operation | None] = ContextVar("pixsim7_operation", default=None)
 
 
 class PluginManager(Asking):
@@ -88,16 +77,25 @@ class PluginManager(Asking):
         self._plugins = Inventory(
             app, self._key, settings, discovery=discovery, desired=self.desired, reporter=reporter
         )
-        self._lock = asyncio.Lock()
-        self._changer: asyncio.Task[Any] | None = None
+        self._turns = Turns()
         self._is_started = False
+        self._is_stopping = False
         self._release_tasks: Callable[[], None] | None = None
         self._route = PluginRoute.install(app, self._key)
         self.metrics = PluginMetrics(self._plugins, self._key, hooks)
+        self.limits = PluginLimits(settings.limits, self._plugins.records)
         self._configurator = Configurator(self._plugins)
         self._runner = Runner(
-            app, self._plugins, self._route, settings, metrics=self.metrics, hooks=hooks, reporter=reporter
+            app,
+            self._plugins,
+            self._route,
+            settings,
+            metrics=self.metrics,
+            limits=self.limits,
+            hooks=hooks,
+            reporter=reporter,
         )
+        self._granter = Granter(self._plugins, self._runner, self.desired, self.journal)
         self._supervision = Supervision(
             self.metrics,
             self._plugins,
@@ -129,15 +127,17 @@ class PluginManager(Asking):
             PluginStartupError: as :meth:`load_all`; what was enabled is disabled again.
         """
         async with self._change():
+            self._is_stopping = False
             plugins = self._plugins
             waiting = [each for each in self.plan().order if each in plugins.generations]
-            for plugin_id in waiting:
-                await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
-            for plugin_id in waiting:
-                if plugin_id in self.plan().order and plugins.records[plugin_id].state is not PluginState.ENABLED:
-                    await self._runner.enable(plugin_id)
-            self._is_started = True
-            await self._hooks.emit(PluginEvents.APP_STARTUP)
+            with self._supervision.noting_handlers():
+                for plugin_id in waiting:
+                    await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
+                for plugin_id in waiting:
+                    if plugin_id in self.plan().order and plugins.records[plugin_id].state is not PluginState.ENABLED:
+                        await self._runner.enable(plugin_id)
+                self._is_started = True
+                await self._hooks.emit(PluginEvents.APP_STARTUP)
             self.settings.startup_journal.finish()
             if self._must_abort():
                 await self._disable_all()
@@ -154,38 +154,54 @@ class PluginManager(Asking):
 
     # --- switching --------------------------------------------------------------------------------
 
-    def preview_enable(self, plugin_id: str) -> Change:
-        """Return what :meth:`enable` would do; the errors are the same."""
-        record = self.get(plugin_id)
-        errors = {each: error for each, error in self._plugins.errors.items() if each != record.id}
-        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: True}, errors=errors)
-        if record.id in plan.held:
-            raise plan.held[record.id]
-        return self._plugins.make_change(plan, asked=record.id)
-
     @to_the_end
-    async def enable(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
+    async def enable(
+        self, plugin_id: str, *, grant: Collection[str] | None = None, by: str = "", expected_version: int | None = None
+    ) -> PluginRecord:
         """Enable one plugin, and with it what was held back only because of it; it stays so over restarts.
+
+        ``grant`` decides about all that a confined plugin asks for, as in :meth:`grant`.
 
         Raises:
             PluginNotFoundError: there is no such plugin.
+            GrantNeededError: it asks for what nobody has decided about, and there is no ``grant``.
             PluginDisabledError: ``DISABLED_PLUGINS`` names it.
             StateConflictError: its version is not ``expected_version``, or another process changed something.
             PluginError: what stops it; its record holds the same reason.
         """
         async with self._live_change(plugin_id, expected_version):
-            change = self.preview_enable(plugin_id)
-            record = self.get(plugin_id)
+            if grant is not None:
+                return self._mended((await self._grant(plugin_id, grant, by=by, switch_on=True)).id)
+            change, record = self.preview_enable(plugin_id), self.get(plugin_id)
             await self._switch(record.id, on=True)
             self._plugins.errors.pop(record.id, None)
             await self._runner.apply(change, start=self._is_started)
             return self._plugins.require(record.id, PluginState.ENABLED)
 
-    def preview_disable(self, plugin_id: str) -> Change:
-        """Return what :meth:`disable` with ``cascade`` would do."""
-        record = self.get(plugin_id)
-        plan = self._plugins.make_plan(switched={**self.desired.state.switched, record.id: False})
-        return self._plugins.make_change(plan, asked=record.id)
+    @to_the_end
+    async def grant(
+        self, plugin_id: str, grant: Collection[str], *, by: str = "", expected_version: int | None = None
+    ) -> PluginRecord:
+        """Decide about all that a confined plugin asks for: ``grant`` is granted, the rest declined.
+
+        One that runs gets a new jail at once; one that only this held back starts. ``grant`` holds permissions, also
+        narrower ones, families like ``"db"``, or alone ``"all"`` or ``"none"``; ``by`` tells the audit who decides.
+
+        Raises:
+            GrantRefusedError: it is not confined, or does not ask for that.
+            PluginError: as :meth:`reload`; what it may not do any more it cannot do any more then either.
+        """
+        async with self._live_change(plugin_id, expected_version):
+            return await self._grant(plugin_id, grant, by=by)
+
+    async def _grant(self, plugin_id: str, grant: Collection[str], *, by: str, switch_on: bool = False) -> PluginRecord:
+        change, record = self.preview_grant(plugin_id, grant, switch_on=switch_on), self.get(plugin_id)
+        decision = self._granter.work_out(record, grant)
+        await self._granter.store(decision, by=by)
+        if switch_on:
+            await self._switch(record.id, on=True)
+        await self._granter.carry_out(decision, change, start=self._is_started)
+        return self.get(plugin_id)
 
     async def _switch(self, plugin_id: str, *, on: bool) -> None:
         await self.desired.switch(plugin_id, on=on)
@@ -204,8 +220,7 @@ class PluginManager(Asking):
             StateConflictError: as :meth:`enable`.
         """
         async with self._live_change(plugin_id, expected_version):
-            change = self.preview_disable(plugin_id)
-            record = self.get(plugin_id)
+            change, record = self.preview_disable(plugin_id), self.get(plugin_id)
             dependants = [each for each in change.stop if each != record.id]
             if dependants and not cascade:
                 raise DependantsEnabledError(plugin=record.id, dependants=dependants)
@@ -215,38 +230,29 @@ class PluginManager(Asking):
 
     # --- replacing --------------------------------------------------------------------------------
 
-    def preview_reload(self, plugin_id: str) -> Change:
-        """Return what :meth:`reload` would do, from what is on disk now; the errors are the same."""
-        record = self.get(plugin_id)
-        plan = self._plugins.make_plan_with(self._plugins.read(record))
-        if record.id in plan.held:
-            raise plan.held[record.id]
-        change = self._plugins.make_change(plan, asked=record.id, replace=self._plugins.importers_of(record.id))
-        if change.stop:
-            why = change.why[change.stop[0]]
-            raise ReplacementRefusedError(plugin=record.id, stopped=change.stop, because=why)
-        return change
-
     @to_the_end
-    async def reload(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
+    async def reload(
+        self, plugin_id: str, *, expected_version: int | None = None, discard_state: bool = False
+    ) -> PluginRecord:
         """Replace a plugin's code by what is on disk now, with the plugins that import from it.
 
         The new generation is built beside the old one; until it is published, and when anything goes
         wrong, the old one serves. Requests under way are answered by the code they began with. A
-        plugin that does not run gets another chance.
+        plugin that does not run gets another chance; one that is off is imported anew when it is enabled.
 
         Raises:
             PluginNotFoundError: there is no such plugin.
             ReplacementRefusedError: plugins that run could not run beside the new code.
+            StateNotHandedOverError: its ``on_unload`` fails, and ``discard_state`` is not set.
             PluginError: what is wrong with the new code; the old one serves on.
         """
         async with self._live_change(plugin_id, expected_version):
-            change = self.preview_reload(plugin_id)
             record = self.get(plugin_id)
+            if record.state is not PluginState.ENABLED:
+                self._plugins.let_go_of(record)
+            change = self.preview_reload(plugin_id)
             if record.state is PluginState.ENABLED:
-                await self._runner.replace(change)
-            else:
-                self._plugins.forget(record.id)
+                await self._runner.replace(change, stateless=[record.id] if discard_state else [])
             self._plugins.accept(change.plan.candidates[record.id])
             await self._runner.apply(change, start=self._is_started)
             return self._mended(record.id, *change.replace)
@@ -313,11 +319,12 @@ class PluginManager(Asking):
         self._plugins.found.pop(record.source.path, None)
         await self._runner.apply(change, start=self._is_started)
         self.metrics.forget(record.id)
+        self.limits.forget(record.id)
         self.reload_errors.pop(record.id, None)
         return self._plugins.mark_removed(record.id)
 
     async def _add(self, path: Path) -> PluginRecord | None:
-        candidate = next((each for each in discover_directory(path.parent) if each.source.path == path), None)
+        candidate = self._plugins.find(path)
         if candidate is None:
             return None
         self._plugins.found[path] = candidate
@@ -368,7 +375,8 @@ class PluginManager(Asking):
     # --- stopping ---------------------------------------------------------------------------------
 
     async def disable_all(self) -> None:
-        """Announce ``app:shutdown``, then disable everything in reverse load order."""
+        """Announce ``app:shutdown``, then disable everything in reverse load order; changes that wait are refused."""
+        self._is_stopping = True
         async with self._change():
             await self._disable_all()
         await self._hooks.settle()
@@ -422,29 +430,20 @@ class PluginManager(Asking):
         if not self.settings.allow_live_changes:
             raise LiveChangesRefusedError(plugin=normalize_plugin_id(plugin_id))
         async with self._change():
+            if self._is_stopping:
+                raise StoppingError(plugin=normalize_plugin_id(plugin_id))
             if expected_version is not None and (found := self.version_of(plugin_id)) != expected_version:
                 raise StateConflictError(plugin=self.get(plugin_id).id, expected=expected_version, found=found)
             yield
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
-        """Let one change happen at a time, as host code; one from inside another would wait for itself."""
-        outer = _operation.get()
-        if outer is not None and not outer.is_over:
-            raise PluginBusyError(plugin="")
-        async with self._lock:
+        """Let one change happen at a time, as host code; what one that is broken off leaves is mended."""
+        async with self._turns.take():
             self._attach()
-            operation = _Operation()
-            token = _operation.set(operation)
-            self._changer = asyncio.current_task()
-            try:
-                with running_as_host(self._key):
+            with running_as_host(self._key):
+                try:
                     yield
-            except asyncio.CancelledError:
-                with running_as_host(self._key):
+                except asyncio.CancelledError:
                     self._runner.mend(is_started=self._is_started)
-                raise
-            finally:
-                self._changer = None
-                operation.is_over = True
-                _operation.reset(token)
+                    raise

@@ -8,18 +8,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
-from ._breaker import Totals
-from ._culprit import Culprit, FindOwner, find_culprit
+from ._attribution.breaker import Totals
+from ._attribution.culprit import Culprit, Turn, find_culprit
+from ._attribution.figures import Latency, PluginFigures, RequestCounts, Stall
+from ._attribution.prometheus import render_prometheus
 from ._dispatch import PluginMount
-from ._figures import Latency, PluginFigures, RequestCounts, Stall
-from ._hooks import HandlerFailure, HandlerTimeoutError, HookBus
+from ._hooks.bus import HandlerFailure, HandlerTimeoutError, HookBus
 from ._inventory import Inventory
-from ._ownership import AppKey, Owner
-from ._prometheus import render_prometheus
+from ._ledger.ownership import AppKey, Owner, Running, running
 from .errors import PluginNotFoundError
 from .states import PluginState
 from .types import normalize_plugin_id
@@ -51,6 +51,11 @@ class PluginMetrics:
         self._key = key
         self._hooks = hooks
         self._counts: dict[str, _Counts] = {}
+        self._entries = {
+            PluginMount.serve.__code__: self._turn_of_request,
+            HookBus.deliver.__code__: self._turn_of_handler,
+            asyncio.Handle._run.__code__: self._turn_of_callback,
+        }
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -84,8 +89,7 @@ class PluginMetrics:
         requests = counts.requests
         return Totals(
             requests=requests.requests,
-            faults=requests.errors - requests.unavailable,
-            handler_failures=counts.handler_failures,
+            faults=dict(requests.faults),
             timeouts=counts.handler_timeouts,
             stalled=counts.stalled_seconds,
         )
@@ -104,6 +108,7 @@ class PluginMetrics:
             requests=requests.requests,
             errors=requests.errors,
             answers={f"{digit}xx": count for digit, count in enumerate(requests.answers) if count},
+            refused=dict(requests.refused),
             unanswered=requests.unanswered,
             websockets=requests.websockets,
             in_flight=sum(mount.in_flight for mount in tuple(counts.mounts)),
@@ -158,9 +163,13 @@ class PluginMetrics:
         """The plugin is gone; another one of its id starts from nothing."""
         self._counts.pop(plugin_id, None)
 
+    def is_ours(self, owner: Owner) -> bool:
+        """Tell whether the owner is a plugin of this app."""
+        return owner.app is self._key
+
     def note_failure(self, owner: Owner | None, failure: HandlerFailure) -> None:
         """Count an event handler that failed."""
-        counts = self._counts.get(owner.plugin) if owner is not None and owner.app is self._key else None
+        counts = self._counts.get(owner.plugin) if owner is not None and self.is_ours(owner) else None
         if owner is None or counts is None:
             return
         counts.handler_failures += 1
@@ -169,6 +178,7 @@ class PluginMetrics:
             counts.requests.last_fault = f"{failure.handler}: {failure.error}"
         else:
             counts.requests.note_fault(failure.error, owner.directory)
+            return
         self.on_trouble(owner.plugin)
 
     def note_stall(self, stall: Stall) -> None:
@@ -186,10 +196,28 @@ class PluginMetrics:
 
     def find_culprit(self, frame: FrameType) -> Culprit:
         """Return who is to answer for what the loop's thread does; safe from any thread while the loop stands still."""
-        return find_culprit(frame, self._directories(), _ENTRIES, self._find_task_owner)
+        return find_culprit(frame, self._directories(), self._entries, self._find_task_owner)
 
     def _directories(self) -> Mapping[str, str]:
         return {f"{record.source.path}/": record.id for record in tuple(self._plugins.records.values())}
+
+    def _turn_of(self, owner: Owner | None, called: object = None) -> Turn:
+        if owner is None or not self.is_ours(owner):
+            return Turn(None)
+        code = getattr(called, "__code__", None)
+        return Turn(owner.plugin, code if code is not None and code.co_filename.startswith(owner.directory) else None)
+
+    def _turn_of_request(self, frame: FrameType) -> Turn:
+        return self._turn_of(frame.f_locals["self"].owner, frame.f_locals["scope"].get("endpoint"))
+
+    def _turn_of_handler(self, frame: FrameType) -> Turn | None:
+        subscription = frame.f_locals.get("subscription")
+        return self._turn_of(subscription.owner, subscription.handler) if subscription is not None else None
+
+    def _turn_of_callback(self, frame: FrameType) -> Turn:
+        """Tell from the context that a task or a callback of the loop runs in."""
+        now: Running | None = frame.f_locals["self"]._context.get(running)
+        return self._turn_of(now.owner if now is not None else None)
 
     def _find_task_owner(self) -> str | None:
         loop = self._key.loop
@@ -198,19 +226,3 @@ class PluginMetrics:
             if task is not None and task in generation.owner.ledger.tasks:
                 return generation.plugin
         return None
-
-
-def _plugin_of(owner: Owner | None) -> str | None:
-    return owner.plugin if owner is not None else None
-
-
-def _handler_of(frame: FrameType) -> str | None:
-    subscription = frame.f_locals.get("subscription")
-    return _plugin_of(subscription.owner) if subscription is not None else None
-
-
-#: How to tell whose turn it is from the frames through which control enters plugins.
-_ENTRIES: Mapping[CodeType, FindOwner] = {
-    PluginMount.serve.__code__: lambda frame: _plugin_of(frame.f_locals["self"].owner),
-    HookBus.emit.__code__: _handler_of,
-}

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pixsim7_backend import __version__
 
-from ._graph import make_plan
-from ._plan import Candidate, Plan
+from ._grants.permissions import Grants, Permission
+from ._plan.graph import make_plan
+from ._plan.plan import Candidate, Plan
 from ._resources import ResourceCheck, check_resources
+from .errors import ConfinementError, GrantNeededError, PluginError
+
+if TYPE_CHECKING:
+    from ._jail.level import ConfinementReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommunityPolicy:
+    """What must be so before a confined plugin may run: the machine can hold it, and its permissions are decided."""
+
+    grants: Callable[[str], Grants]
+    """What was decided about a plugin's permissions, by its id."""
+    confinement: Callable[[], ConfinementReport] | None = None
+    """How well this machine confines plugins; asked only where there is one to confine. None: nobody asks."""
+    floor: str = "confined"
+    """The name of the level that it must reach."""
+
+    def __call__(self, candidate: Candidate) -> Iterator[PluginError]:
+        """Yield what holds this plugin back."""
+        if not candidate.source.is_confined or candidate.manifest is None:
+            return
+        report = self.confinement() if self.confinement else None
+        if report is not None and not report.reaches(self.floor):
+            level = report.level.name.lower()
+            yield ConfinementError(plugin=candidate.id, level=level, floor=self.floor, notes=report.notes)
+        grants = self.grants(candidate.id)
+        undecided = grants.undecided(map(Permission.parse, candidate.manifest.permissions))
+        if undecided:
+            yield GrantNeededError(
+                plugin=candidate.id,
+                undecided=tuple(map(str, undecided)),
+                granted=tuple(sorted(map(str, grants.granted))),
+            )
 
 
 def plan_here(
@@ -19,6 +55,7 @@ def plan_here(
     disabled: AbstractSet[str],
     switched: Mapping[str, bool] = MappingProxyType({}),
     resources: Mapping[str, ResourceCheck] | None,
+    policy: CommunityPolicy,
 ) -> Plan:
     """Return the plan for what was found; only resources that an enabled plugin requires are asked for."""
     found = tuple(candidates)
@@ -29,4 +66,11 @@ def plan_here(
     ]
     needed = {name for name in ("db", "redis") if any(getattr(each, f"requires_{name}") for each in wanted)}
     problems = check_resources(needed, resources)
-    return make_plan(found, disabled=disabled, switched=switched, resource_problems=problems, host_version=__version__)
+    return make_plan(
+        found,
+        disabled=disabled,
+        switched=switched,
+        resource_problems=problems,
+        host_version=__version__,
+        policy=policy,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ._settings import Prepare
+from ._settings.platform import Prepare
 from .records import PluginRecord
 
 ENTRY_POINT_GROUP = "pixsim7.prepare"

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from ._breaker import Breaker, BreakerSettings, BreakerState, Totals
+from ._attribution.breaker import Breaker, BreakerSettings, BreakerState, Totals
 from ._dispatch import PluginMount, build_stand_in
 from ._inventory import Inventory
 from ._metrics import PluginMetrics
@@ -125,8 +125,8 @@ class Quarantine:
         if breaker is None:
             breaker = self.breakers[plugin_id] = Breaker(self._settings, now)
         if breaker.state is BreakerState.OPEN:  # somebody started it
-            breaker.begin_trial(now, totals)
-        recent = breaker.observe(now, totals)
+            breaker.begin_trial(now)
+        recent = breaker.observe(now, totals, self._plugins.generations[plugin_id].mount.endpoints)
         if recent is None:
             return
         error = self._accuse(plugin_id, breaker, str(recent))
@@ -137,6 +137,16 @@ class Quarantine:
             logger.error("Plugin %s serves on, since %s; else it would stop: %s", plugin_id, why, error)
         else:
             self._begin(plugin_id, self._take_out(plugin_id, error))
+
+    def accuse(self, plugin_id: str, evidence: str) -> None:
+        """Take a plugin out of service for what was seen elsewhere, like a jail that ends again and again."""
+        record = self._plugins.records.get(plugin_id)
+        if self._loop is None or plugin_id in self._busy or record is None or record.state is not PluginState.ENABLED:
+            return
+        now = self._clock()
+        breaker = self.breakers.setdefault(plugin_id, Breaker(self._settings, now))
+        breaker.trip(now)
+        self._begin(plugin_id, self._take_out(plugin_id, self._accuse(plugin_id, breaker, evidence)))
 
     def _accuse(self, plugin_id: str, breaker: Breaker, evidence: str) -> QuarantinedError:
         return QuarantinedError(
@@ -171,7 +181,8 @@ class Quarantine:
 
     async def _take_out(self, plugin_id: str, error: QuarantinedError) -> None:
         """Stop the plugin and what needs it; their routes answer 503 meanwhile."""
-        plugins = self._plugins
+        plugins, breaker = self._plugins, self.breakers[plugin_id]
+        breaker.rest(self._metrics.totals_of(plugin_id))
         async with self._change():
             if not self._is_started() or plugins.records[plugin_id].state is not PluginState.ENABLED:
                 return
@@ -182,6 +193,7 @@ class Quarantine:
             self._refused |= dict.fromkeys(change.stop, plugin_id)
             logger.error("%s", error)
             await self._runner.apply(change)
+            breaker.rest(self._metrics.totals_of(plugin_id))
 
     async def _try_again(self, plugin_id: str, breaker: Breaker) -> None:
         """Start the plugin and what waits for it; one that does not start has failed its trial."""
@@ -196,7 +208,7 @@ class Quarantine:
             if record.state is PluginState.ENABLED:
                 breaker.begin_trial(now, self._metrics.totals_of(plugin_id))
             elif record.state is PluginState.FAILED:
-                breaker.reopen(now)
+                breaker.trip(now)
                 plugins.errors[plugin_id] = self._accuse(plugin_id, breaker, f"it did not start again: {record.reason}")
                 plugins.adopt(plugins.make_plan())
 

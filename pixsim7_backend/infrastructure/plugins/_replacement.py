@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import ModuleType
 
 from fastapi import FastAPI
 
+from ._code.modules import forget, modules_of, put_back, read_files_anew, take_out
+from ._code.pause import without_collections
 from ._dispatch import find_conflicts
 from ._generation import Generation
-from ._interruption import off_loop
+from ._interruption import StillRunningError, off_loop, off_loop_within
 from ._inventory import Inventory
-from ._ledger import Stage
-from ._modules import forget, modules_of, put_back, read_files_anew, take_out
-from ._plan import Candidate
+from ._ledger.ledger import Stage, find_line
+from ._plan.plan import Candidate
+from .errors import ImportTimeoutError
+
+#: Seconds; one that takes longer hangs, and holds up every other change.
+_LONGEST_IMPORT = 60.0
 
 
 class Replacement:
@@ -28,12 +33,14 @@ class Replacement:
         plugins: Inventory,
         candidates: Sequence[Candidate],
         *,
+        stateless: Collection[str] = (),
         prepare: Callable[[Generation], Awaitable[None]],
     ) -> None:
         self.built: list[Generation] = []
         self._app = app
         self._plugins = plugins
         self._candidates = candidates
+        self._stateless = stateless
         self._prepare = prepare
         self._stage = Stage()
         self._old_modules: dict[str, Mapping[str, ModuleType]] = {}
@@ -62,11 +69,19 @@ class Replacement:
         self.built.append(new)
         self._plugins.check_imports(candidate, new)
         new.built_on = {**new.built_on, **{each.plugin: each.owner for each in self.built if each is not new}}
-        await off_loop(new.import_code)
-        new.load(old.hand_over())
-        await off_loop(new.mount.compile)
+        with without_collections():
+            await self._import(new)
+            new.load(None if candidate.id in self._stateless else old.hand_over())
+            await off_loop(new.mount.compile)
         await self._prepare(new)
         await new.enable()
+
+    async def _import(self, new: Generation) -> None:
+        try:
+            await off_loop_within(_LONGEST_IMPORT, new.import_code, name=f"importing {new.plugin}")
+        except StillRunningError as error:
+            where = find_line(error.thread, new.owner.directory)
+            raise ImportTimeoutError(plugin=new.plugin, limit=_LONGEST_IMPORT, where=where) from None
 
     def _check_conflicts(self) -> None:
         mine = {each.plugin: each.mount for each in self.built}
@@ -76,9 +91,11 @@ class Replacement:
             for each in plugins.plan.order
             if each in mine or each in plugins.generations
         ]
+        is_confined = {each.plugin_id: each.is_confined for each in mounts}
         for conflict in find_conflicts(self._app, mounts):
-            if conflict.plugin in mine or conflict.fields["owner"] in {f"plugin {each!r}" for each in mine}:
-                raise conflict
+            is_against_mine = conflict.fields["owner"] in {f"plugin {each!r}" for each in mine}
+            if conflict.plugin in mine or (is_against_mine and not is_confined[conflict.plugin]):
+                raise conflict  # one that is confined makes room instead, once the new code serves
 
     def publish(self) -> list[Generation]:
         """Make the new generations the ones in service and return the old ones; no step of this waits.

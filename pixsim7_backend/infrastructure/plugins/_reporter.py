@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from ._ledger import LeakReport
+from ._ledger.ledger import LeakReport
 from .errors import CircularDependencyError, PluginDisabledError
 from .records import PluginRecord
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI
 
-from ._change import Change
+from ._code.modules import put_back, read_files_anew, take_out
 from ._dispatch import PluginMount, PluginRoute
 from ._generation import Generation
-from ._hooks import HookBus
+from ._hooks.bus import HookBus
 from ._interruption import off_loop
 from ._inventory import Inventory
-from ._ledger import LeakReport
+from ._ledger.ledger import LeakReport
+from ._limits.limits import PluginLimits
 from ._metrics import PluginMetrics
-from ._modules import put_back, read_files_anew, take_out
+from ._plan.change import Change
+from ._plan.plan import Candidate
 from ._replacement import Replacement
 from ._reporter import Reporter
-from ._settings import PluginSettings
+from ._settings.platform import PluginSettings
 from .errors import InterruptedChangeError, PluginDisabledError, PluginError, PluginHookError
 from .events import PluginEvents
+from .records import PluginRecord
 from .states import PluginState
 
 
@@ -39,6 +43,7 @@ class Runner:
         settings: PluginSettings,
         *,
         metrics: PluginMetrics,
+        limits: PluginLimits,
         hooks: HookBus,
         reporter: Reporter,
     ) -> None:
@@ -46,6 +51,7 @@ class Runner:
         self.stand_ins: dict[str, PluginMount] = {}
         """What answers for plugins as long as they do not serve themselves."""
         self._metrics = metrics
+        self._limits = limits
         self._app = app
         self._plugins = plugins
         self._route = route
@@ -68,8 +74,11 @@ class Runner:
 
     # --- up ---------------------------------------------------------------------------------------
 
-    async def start(self, plugin_id: str) -> None:
-        """Load a plugin unless its code is in memory and up to date, and enable it; failing is its record's matter."""
+    async def start(self, plugin_id: str, state: Any = None) -> None:
+        """Load a plugin unless its code is in memory and up to date, and enable it; failing is its record's matter.
+
+        ``state`` is what the generation before handed over.
+        """
         plugins = self._plugins
         if plugin_id not in plugins.plan.order:
             return  # something that it needs did not start
@@ -77,25 +86,50 @@ class Runner:
             plugins.forget(plugin_id)
         if plugin_id not in plugins.generations:
             self._reached("loading", plugin_id)
-            if not plugins.load(plugin_id):
+            if not await self._start_jail(plugin_id) or not plugins.load(plugin_id, state):
                 return
             self._reached("loaded", plugin_id)
-            plugins.refuse_conflicts()
+            await self._refuse_conflicts()
             if plugin_id not in plugins.plan.order:
                 return
             await self._hooks.emit(PluginEvents.PLUGIN_LOADED, plugin_id)
         plugins.set(plugin_id, PluginState.LOADED)
         await self.enable(plugin_id)
 
-    async def enable(self, plugin_id: str) -> None:
-        """Enable a plugin that is loaded; when that fails, give it up with what needs it."""
+    async def _start_jail(self, plugin_id: str) -> bool:
+        """Let the jail of a confined plugin start before the plugin is loaded: that takes a while, off the loop."""
+        candidate = self._plugins.plan.candidates[plugin_id]
+        if not candidate.source.is_confined:
+            return True
+        generation = self._plugins.new_generation(candidate)
+        try:
+            await off_loop(generation.import_code)
+        except PluginError as error:
+            self._plugins.give_up(plugin_id, error)
+            return False
+        except BaseException:
+            generation.unload()
+            raise
+        self._plugins.generations[plugin_id] = generation
+        return True
+
+    async def _refuse_conflicts(self) -> None:
+        """Give up what others have a better right to the routes of, also what runs: a confined plugin was first."""
+        for plugin_id in self._plugins.refuse_conflicts():
+            await self.stop(plugin_id, self._plugins.plan.held[plugin_id])
+
+    async def enable(self, plugin_id: str, state: Any = None) -> None:
+        """Enable a plugin that is loaded; when that fails, give it up with what needs it.
+
+        ``state`` is for code that was disabled, as its ``on_load`` runs again.
+        """
         generation = self._plugins.generations[plugin_id]
         self._reached("enabling", plugin_id)
         try:
             with self._settings.startup_journal.at(plugin_id, "enabled"):
                 await self._prepare(generation)
                 self._reached("prepared", plugin_id)
-                await generation.enable()
+                await generation.enable(state)
         except PluginError as error:
             self._plugins.give_up(plugin_id, error)
             return
@@ -107,8 +141,8 @@ class Runner:
         await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, plugin_id)
 
     async def _prepare(self, generation: Generation) -> None:
-        """Run the host's own step once for each generation, off the loop."""
-        if self._settings.prepare is None or generation.is_prepared:
+        """Run the host's own step once for each generation, off the loop; it runs code, so never a stranger's."""
+        if self._settings.prepare is None or generation.is_prepared or generation.source.is_confined:
             return
         record = self._plugins.records[generation.plugin]
         try:
@@ -123,6 +157,7 @@ class Runner:
         """Serve the routes of what is enabled, and what stands in for others."""
         mounts = self._plugins.mounts_of(self._plugins.ids_in(PluginState.ENABLED))
         self._metrics.watch(mounts)
+        self._limits.guard(mounts)
         self._route.publish(mounts | {each: it for each, it in self.stand_ins.items() if each not in mounts})
 
     # --- down -------------------------------------------------------------------------------------
@@ -130,15 +165,21 @@ class Runner:
     async def stop(self, plugin_id: str, reason: PluginError | None) -> None:
         """Stop one plugin for a reason, or because it is not found any more."""
         record = self._plugins.set(plugin_id, reason.state if reason else PluginState.REMOVED, reason)
-        self.publish()
-        self._reached("unpublished", plugin_id)
-        report = await self._plugins.generations[plugin_id].disable()
-        self.reports[plugin_id] = report
-        self._reached("down", plugin_id)
+        report = await self._take_down(plugin_id)
         if reason is None or not report.is_clean:
             self._plugins.forget(plugin_id)  # it is gone, or not to be used again as it is now
+        await self._announce_stop(record, report)
+
+    async def _take_down(self, plugin_id: str) -> LeakReport:
+        self.publish()
+        self._reached("unpublished", plugin_id)
+        report = self.reports[plugin_id] = await self._plugins.generations[plugin_id].disable()
+        self._reached("down", plugin_id)
+        return report
+
+    async def _announce_stop(self, record: PluginRecord, report: LeakReport) -> None:
         self._reporter.disabled(record, report)
-        await self._hooks.emit(PluginEvents.PLUGIN_DISABLED, plugin_id)
+        await self._hooks.emit(PluginEvents.PLUGIN_DISABLED, record.id)
 
     def mend(self, *, is_started: bool) -> None:
         """Make what runs and what is recorded agree after a change was broken off, at once.
@@ -171,17 +212,19 @@ class Runner:
 
     # --- over -------------------------------------------------------------------------------------
 
-    async def replace(self, change: Change) -> None:
+    async def replace(self, change: Change, *, stateless: Collection[str] = ()) -> None:
         """Put the code on disk in the place of the code that serves, as ``change.replace`` says.
+
+        The old code of those in ``stateless`` is not asked for its state.
 
         Raises:
             PluginError: what is wrong with the new code; the old one serves.
         """
         candidates = [change.plan.candidates[each] for each in change.replace]
         if any(each.manifest is not None and each.manifest.replace == "stop-first" for each in candidates):
-            await self._replace_stopped(change)
+            await self._replace_stopped(change, stateless)
             return
-        replacement = Replacement(self._app, self._plugins, candidates, prepare=self._prepare)
+        replacement = Replacement(self._app, self._plugins, candidates, stateless=stateless, prepare=self._prepare)
         await replacement.build()
         self._reached("built", change.replace[0])
         old = replacement.publish()
@@ -190,6 +233,7 @@ class Runner:
             self._plugins.accept(candidate)
         self._reached("replaced", change.replace[0])
         self._retire(old)
+        await self._refuse_conflicts()
         for generation in replacement.built:
             self._reporter.replaced(self._plugins.records[generation.plugin])
             await self._hooks.emit(PluginEvents.PLUGIN_LOADED, generation.plugin)
@@ -213,50 +257,67 @@ class Runner:
             for generation in old:
                 generation.unload()  # nothing is left to do, unless the loop ends
 
-    async def _replace_stopped(self, change: Change) -> None:
+    async def _replace_stopped(self, change: Change, stateless: Collection[str]) -> None:
         """Stop the old generations, start the new ones; when that fails, start the old ones again."""
         old = [self._plugins.generations[each] for each in change.replace]
         try:
-            await self._start_instead(old)
+            await self._start_instead(old, change, stateless)
         finally:
             for generation in old:
                 if self._plugins.generations.get(generation.plugin) is not generation:
                     generation.unload()
 
-    async def _start_instead(self, old: Sequence[Generation]) -> None:
+    async def _start_instead(self, old: Sequence[Generation], change: Change, stateless: Collection[str]) -> None:
         plugins = self._plugins
+        known = [plugins.plan.candidates[each.plugin] for each in old]
         for generation in reversed(old):
-            await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its replacement"))
+            reason = PluginDisabledError(plugin=generation.plugin, by="its replacement")
+            record = plugins.set(generation.plugin, reason.state, reason)
+            await self._announce_stop(record, await self._take_down(generation.plugin))
             plugins.generations.pop(generation.plugin, None)
         self._reached("stopped", old[0].plugin)
         stash = [take_out(generation.source.package) for generation in old]
-        for generation in old:
-            read_files_anew(generation.source.path)
-        for generation in old:
-            await self.start(generation.plugin)
-        error = next((plugins.errors[each.plugin] for each in old if each.plugin in plugins.errors), None)
+        states: dict[str, Any] = {}
+        error: PluginError | None
+        try:
+            states |= {each.plugin: each.hand_over() for each in old if each.plugin not in stateless}
+        except PluginError as refusal:
+            error = refusal
+        else:
+            error = await self._start_new([change.plan.candidates[each.plugin] for each in old], states)
         if error is None:
             return
-        await self._give_back(old)
+        await self._give_back(known)
         for modules in stash:
             put_back(modules)
         for generation in old:
-            await self._start_again(generation)
+            await self._start_again(generation, states.get(generation.plugin))
         raise error
 
-    async def _give_back(self, old: Sequence[Generation]) -> None:
-        """Take down the new generations, as far as they came."""
+    async def _start_new(self, candidates: Sequence[Candidate], states: Mapping[str, Any]) -> PluginError | None:
+        """Start what is on disk with the states that were handed over; return why that failed."""
         plugins = self._plugins
-        for generation in reversed(old):
-            if plugins.records[generation.plugin].state is PluginState.ENABLED:
-                await self.stop(generation.plugin, PluginDisabledError(plugin=generation.plugin, by="its failure"))
-            plugins.forget(generation.plugin)
-            plugins.errors.pop(generation.plugin, None)
+        for candidate in candidates:
+            read_files_anew(candidate.source.path)
+            plugins.accept(candidate)
+        plugins.adopt(plugins.make_plan())
+        for candidate in candidates:
+            await self.start(candidate.id, states.get(candidate.id))
+        return next((plugins.errors[each.id] for each in candidates if each.id in plugins.errors), None)
+
+    async def _give_back(self, known: Sequence[Candidate]) -> None:
+        """Take down the new generations, as far as they came; what their folders held before is what counts again."""
+        plugins = self._plugins
+        for candidate in reversed(known):
+            if plugins.records[candidate.id].state is PluginState.ENABLED:
+                await self.stop(candidate.id, PluginDisabledError(plugin=candidate.id, by="its failure"))
+            plugins.forget(candidate.id)
+            plugins.accept(candidate)
         plugins.adopt(plugins.make_plan())
 
-    async def _start_again(self, generation: Generation) -> None:
+    async def _start_again(self, generation: Generation, state: Any) -> None:
         plugins = self._plugins
         plugins.generations[generation.plugin] = generation
         plugins.set(generation.plugin, PluginState.LOADED)
         plugins.note_generation(generation.plugin)
-        await self.enable(generation.plugin)
+        await self.enable(generation.plugin, state)

@@ -47,7 +47,7 @@ class StartupJournal:
         self._clock = clock
         self._entry: Path | None = None
         self._file = -1
-        self._is_at_step = False
+        self._notes: list[bytes] = []
 
     def begin(self, folders: Mapping[str, Path]) -> dict[str, SuspectedCrashError]:
         """Open the entry of this start; return the plugins that it should leave out, with the reasons.
@@ -60,38 +60,47 @@ class StartupJournal:
             return {}
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            for entry in sorted(self._directory.glob("*.start")):
-                self._collect(entry)
+            self._collect_dead()
             self._open()
-            return {each.plugin: each for each in self._suspects(folders)}
+            return self._suspects(folders)
         except OSError as error:
             self._give_up(error)
             return {}
 
+    def suspects(self, folders: Mapping[str, Path]) -> dict[str, SuspectedCrashError]:
+        """Return what :meth:`begin` would, as far as it can be seen, without beginning a start; makes no file."""
+        if self._directory is None:
+            return {}
+        with suppress(OSError):
+            self._collect_dead()
+        with suppress(OSError):
+            return self._suspects(folders)
+        return {}
+
     @contextmanager
     def at(self, plugin: str, step: str) -> Iterator[None]:
-        """Note that the start is at a plugin as long as the code inside runs.
+        """Note that the start is at a plugin as long as the code inside runs; the innermost note counts.
 
         Whatever ends it in an orderly way takes the note back; Ctrl-C does not, since that is how an
         operator ends a start that hangs.
         """
-        self._note(plugin, step)
+        note = self._note(plugin, step)
         try:
             yield
         except KeyboardInterrupt:
             raise
         except BaseException:
-            self._clear()
+            self._take_back(note)
             raise
         else:
-            self._clear()
+            self._take_back(note)
 
     def finish(self) -> None:
         """Close the entry: the start is over. One that was interrupted at a plugin stays."""
         if self._entry is None:
             return
         with suppress(OSError):
-            if not self._is_at_step:
+            if not self._notes:
                 self._entry.unlink(missing_ok=True)
         os.close(self._file)
         _ours.discard(self._entry)
@@ -101,9 +110,10 @@ class StartupJournal:
         """Suspect a plugin no longer; tell whether it was."""
         if self._directory is None:
             return False
-        file = self._suspect_file(plugin)
         try:
-            file.unlink()
+            if self._entry is None:  # nobody has begun, which would have turned dead starts into suspects
+                self._collect_dead()
+            self._suspect_file(plugin).unlink()
         except OSError:
             return False
         return True
@@ -120,38 +130,45 @@ class StartupJournal:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX)
             if os.fstat(file).st_nlink:
-                self._entry, self._file, self._is_at_step = path, file, False
+                self._entry, self._file, self._notes = path, file, []
             else:  # another start took it for a dead one before it was locked
                 os.close(file)
                 _ours.discard(path)
 
-    def _note(self, plugin: str, step: str) -> None:
+    def _note(self, plugin: str, step: str) -> bytes:
         if self._entry is None:
-            return
+            return b""
         at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        line = json.dumps({"plugin": plugin, "step": step, "at": at}) + "\n"
-        try:
-            os.write(self._file, line.encode())
-            self._is_at_step = True
-        except OSError as error:
-            self._give_up(error)
+        note = (json.dumps({"plugin": plugin, "step": step, "at": at}) + "\n").encode()
+        self._notes.append(note)
+        self._write_last()
+        return note
 
-    def _clear(self) -> None:
-        if self._entry is None:
-            return
+    def _take_back(self, note: bytes) -> None:
+        if self._entry is not None and note in self._notes:
+            self._notes.remove(note)
+            self._write_last()
+
+    def _write_last(self) -> None:
         try:
             os.ftruncate(self._file, 0)
-            self._is_at_step = False
+            if self._notes:
+                os.write(self._file, self._notes[-1])
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         logger.warning("A start that crashes will not be noticed: %s cannot be used: %s", self._directory, error)
-        self._is_at_step = False
+        self._notes = []
         self.finish()
         self._directory = None
 
     # --- earlier starts ---------------------------------------------------------------------------
+
+    def _collect_dead(self) -> None:
+        assert self._directory is not None
+        for entry in sorted(self._directory.glob("*.start")):
+            self._collect(entry)
 
     def _collect(self, entry: Path) -> None:
         """Turn the entry of a dead start into a suspect; several starts may do so at once."""
@@ -187,7 +204,10 @@ class StartupJournal:
         assert self._directory is not None
         return self._directory / f"{urllib.parse.quote(plugin, safe='')}.json"
 
-    def _suspects(self, folders: Mapping[str, Path]) -> Iterator[SuspectedCrashError]:
+    def _suspects(self, folders: Mapping[str, Path]) -> dict[str, SuspectedCrashError]:
+        return {each.plugin: each for each in self._iter_suspects(folders)}
+
+    def _iter_suspects(self, folders: Mapping[str, Path]) -> Iterator[SuspectedCrashError]:
         assert self._directory is not None
         for file in sorted(self._directory.glob("*.json")):
             try:

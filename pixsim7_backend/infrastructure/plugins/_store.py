@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, TypeVar
 
-from .errors import StateConflictError, StateFileError
+from .errors import StateConflictError, StateFileError, StateUnavailableError
 
 if sys.platform == "win32":
     import msvcrt
@@ -37,8 +37,29 @@ class DesiredState:
     """On or off, by id."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Stored settings by id, as JSON-able values; secrets are encrypted."""
+    grants: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """What confined plugins may do and may not, by id: their permissions under ``granted`` and ``declined``."""
+    audit: tuple[Mapping[str, Any], ...] = ()
+    """Every decision about permissions, oldest first; only ever added to."""
     version: int = 0
     """Counts the changes."""
+
+    def without_grants(self, plugin_id: str) -> DesiredState:
+        """Return the state with nothing granted to a plugin; the same one where nothing is decided about it."""
+        if plugin_id not in self.grants:
+            return self
+        return replace(self, grants={each: kept for each, kept in self.grants.items() if each != plugin_id})
+
+    def without(self, plugin_id: str) -> DesiredState:
+        """Return the state with nothing said of a plugin but in the audit; the same one where nothing is."""
+        if not any(plugin_id in kept for kept in (self.switched, self.settings, self.grants)):
+            return self
+        return replace(
+            self,
+            switched={each: on for each, on in self.switched.items() if each != plugin_id},
+            settings={each: values for each, values in self.settings.items() if each != plugin_id},
+            grants={each: kept for each, kept in self.grants.items() if each != plugin_id},
+        )
 
 
 class StateStore(Protocol):
@@ -54,6 +75,8 @@ class StateStore(Protocol):
 
     def save(self, state: DesiredState, *, expected_version: int) -> DesiredState:
         """Keep ``state`` for good, all of it or nothing; return it with the next version.
+
+        What the audit held stays as it was; only what ``state`` has beyond that is added.
 
         Raises:
             StateConflictError: what is kept has another version than ``expected_version``.
@@ -88,7 +111,7 @@ class FileStateStore:
     def load(self) -> DesiredState:
         try:
             content = self.file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return DesiredState()
         except OSError as error:
             raise StateFileError(file=self.file, problem=f"cannot be read ({error.strerror})") from error
@@ -101,7 +124,12 @@ class FileStateStore:
                 saved = next_version(state, self.load(), expected_version)
                 self._write(saved)
         except OSError as error:
-            raise StateFileError(file=self.file, problem=f"cannot be written ({error.strerror})") from error
+            raise StateUnavailableError(
+                place=str(self.file),
+                problem=f"it cannot be written ({error.strerror})",
+                way_out="make room, let this process write there, or name another directory with DATA_DIR;"
+                " then repeat the change",
+            ) from error
         return saved
 
     def _write(self, state: DesiredState) -> None:
@@ -117,10 +145,10 @@ class FileStateStore:
 
 
 def next_version(state: DesiredState, kept: DesiredState, expected_version: int) -> DesiredState:
-    """Return ``state`` with the version after that of what is kept; StateConflictError if that is not expected."""
+    """Return ``state`` with the next version, its audit after what is kept of it; StateConflictError if late."""
     if kept.version != expected_version:
         raise StateConflictError(plugin="", expected=expected_version, found=kept.version)
-    return replace(state, version=kept.version + 1)
+    return replace(state, audit=(*kept.audit, *state.audit[len(kept.audit) :]), version=kept.version + 1)
 
 
 def _render(state: DesiredState) -> str:
@@ -129,6 +157,8 @@ def _render(state: DesiredState) -> str:
         "version": state.version,
         "switched": dict(state.switched),
         "settings": {each: dict(values) for each, values in state.settings.items()},
+        "grants": {each: dict(kept) for each, kept in state.grants.items()},
+        "audit": list(map(dict, state.audit)),
     }
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
@@ -146,7 +176,10 @@ def _parse(content: bytes, file: Path) -> DesiredState:
     switched, settings, version = document.get("switched"), document.get("settings"), document.get("version")
     if not (_is_mapping_to(switched, bool) and _is_mapping_to(settings, dict) and isinstance(version, int)):
         raise StateFileError(file=file, problem="is damaged (switched, settings or version is missing or malformed)")
-    return DesiredState(switched=switched, settings=settings, version=version)
+    grants, audit = document.get("grants", {}), document.get("audit", [])  # older files know neither
+    if not (_is_mapping_to(grants, dict) and isinstance(audit, list) and all(isinstance(it, dict) for it in audit)):
+        raise StateFileError(file=file, problem="is damaged (grants or audit is malformed)")
+    return DesiredState(switched=switched, settings=settings, grants=grants, audit=tuple(audit), version=version)
 
 
 def _is_mapping_to(value: Any, kind: type[T]) -> TypeGuard[dict[str, T]]:

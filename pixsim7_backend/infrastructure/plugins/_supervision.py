@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 
-from ._hooks import HookBus
+from ._attribution.stalls import StallWatch
+from ._hooks.bus import HookBus, Subscription
 from ._inventory import Inventory
 from ._metrics import PluginMetrics
 from ._quarantine import Quarantine
 from ._runner import Runner
-from ._settings import PluginSettings
-from ._stalls import StallWatch
+from ._settings.platform import PluginSettings
 
 
 class Supervision:
@@ -32,6 +32,7 @@ class Supervision:
         self.quarantine: Quarantine | None = None
         self._metrics = metrics
         self._hooks = hooks
+        self._journal = settings.startup_journal
         self._undo = ExitStack()
         if settings.stall_threshold is not None:
             self.stall_watch = StallWatch(
@@ -43,6 +44,8 @@ class Supervision:
             self.quarantine = Quarantine(
                 metrics, plugins, runner, settings.breaker, change=change, is_started=is_started
             )
+        if settings.jails is not None and self.quarantine is not None:
+            settings.jails.on_given_up = self.quarantine.accuse
 
     def start(self) -> None:
         """Watch, on the running loop."""
@@ -55,6 +58,17 @@ class Supervision:
     def stop(self) -> None:
         """Watch no more. Calling it again does nothing."""
         self._undo.close()
+
+    def noting_handlers(self) -> AbstractContextManager[None]:
+        """Until the end, let a start that dies in an event handler of a plugin remember whose it was."""
+
+        def note(subscription: Subscription) -> AbstractContextManager[None]:
+            owner = subscription.owner
+            if owner is None or not self._metrics.is_ours(owner):
+                return nullcontext()
+            return self._journal.at(owner.plugin, f"told of {subscription.event}")
+
+        return self._hooks.around_handlers(note)
 
     async def settle(self) -> None:
         """Wait until what a breaker decided is done."""

@@ -7,16 +7,18 @@ sizes, so that an event that got lost, came twice or belongs to a write in progr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
-from ._excerpt import excerpt, let_go
+from ._code.excerpt import excerpt, let_go
 from ._manager import PluginManager
 from .errors import ConfigurationError, PluginDisabledError, PluginError, PluginLoadError
 from .records import PluginRecord
@@ -28,14 +30,14 @@ logger = logging.getLogger("pixsim7.plugins")
 #: Seconds that a folder must rest before what is wrong with it is believed.
 SETTLE = 0.2
 #: Milliseconds between two looks at the queue of events, and at most between a first event and ours.
-_STEP, _DEBOUNCE = 5, 50
+_STEP, _DEBOUNCE = 3, 50
 
 _IGNORED_NAMES = frozenset({"__pycache__", "4913"})  # the latter is how vim finds out whether it may write
 _IGNORED_ENDS = ("~", ".pyc", ".pyo", ".swp", ".swo", ".swx", ".tmp", ".temp", ".bak", ".part", ".lock")
 _IGNORED_STARTS = (".", "#")
 _IGNORED_PARTS = ("___jb_",)
 
-Fingerprint = frozenset[tuple[str, int, int, int]]
+Fingerprint = frozenset[tuple[str, int, int, int, int]]
 
 
 @asynccontextmanager
@@ -83,6 +85,14 @@ def _import_awatch() -> Callable[..., AsyncIterator[Any]]:
     return awatch
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What was wrong with a folder, when as many others had been brought in line."""
+
+    error: PluginError
+    successes: int
+
+
 class _Watcher:
     """Brings one manager's plugins in line with their folders, each folder in a task of its own."""
 
@@ -91,7 +101,14 @@ class _Watcher:
         self._settle = settle
         self._changed: set[Path] = set()
         self._known: dict[Path, Fingerprint] = {}
+        self._wakes: dict[Path, asyncio.Event] = {}
         self._followers: dict[Path, asyncio.Task[None]] = {}
+        self._failing: dict[Path, _Failure] = {}
+        """What is wrong with folders and not believed yet."""
+        self._successes = 0
+        self._working: set[Path] = set()
+        self._quiet = asyncio.Event()
+        """Nothing is being followed; what failed only waits to be believed."""
 
     async def watch(self, awatch: Callable[..., AsyncIterator[Any]], stop: asyncio.Event) -> None:
         """Notice changes until ``stop`` is set."""
@@ -101,9 +118,12 @@ class _Watcher:
                 *directories, watch_filter=None, step=_STEP, debounce=_DEBOUNCE, stop_event=stop, recursive=True
             ):
                 self.notice(_folders_of((Path(path) for _, path in batch), directories))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where not even a watch without a folder can be had
             problem = f"cannot watch {', '.join(map(str, directories))}: {error}"
-            hint = "raise fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=true"
+            hint = (
+                "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances,"
+                " or set WATCHFILES_FORCE_POLLING=true"
+            )
             raise ConfigurationError(source="RELOAD_PLUGINS", problem=f"{problem}; {hint}") from error
 
     async def rest(self) -> None:
@@ -118,34 +138,94 @@ class _Watcher:
         """Look at these folders, now or once more after the look under way."""
         for folder in folders:
             self._changed.add(folder)
-            follower = self._followers.get(folder)
-            if follower is None or follower.done():
+            if folder in self._wakes:
+                self._wakes[folder].set()
+            if not self._is_followed(folder):
                 self._followers[folder] = asyncio.create_task(self._follow(folder), name=f"following {folder.name}")
 
+    def _is_followed(self, folder: Path) -> bool:
+        follower = self._followers.get(folder)
+        return follower is not None and not follower.done()
+
     async def _follow(self, folder: Path) -> None:
-        while folder in self._changed:
-            self._changed.discard(folder)
-            await self._catch_up(folder)
+        self._works(folder)
+        try:
+            while folder in self._changed:
+                self._changed.discard(folder)
+                await self._catch_up(folder)
+        finally:
+            self._stops_working(folder)
 
     async def _catch_up(self, folder: Path) -> None:
         """Bring the plugin in line with its folder, again and again until the folder rests."""
         while (seen := await _look(folder)) != self._known.get(folder):
             self._known[folder] = seen
-            if not seen:
-                await asyncio.sleep(self._settle)  # many tools write a folder anew by deleting it first
-                if await _look(folder) != seen:
-                    continue
+            if not seen and not await self._rests(folder, seen):  # many tools write a folder anew by deleting it first
+                continue
             error = await self._refresh(folder)
             waiting = await self._retry_waiting(folder, has_failed=error is not None)
             if error is not None and waiting:
-                error = await self._refresh(folder)
-            if error is not None:
-                await asyncio.sleep(self._settle)
-                if await _look(folder) == seen:
-                    self._report(folder, error)
+                await self._refresh(folder)
+            if folder in self._failing and await self._is_believed(folder, seen):
+                self._report(folder, self._failing.pop(folder).error)
+
+    async def _is_believed(self, folder: Path, seen: Fingerprint) -> bool:
+        """Wait until the folder rests and no other one is being followed; tell whether it is still failing.
+
+        Of many that change at once one may be right only together with the others, so it is tried again
+        after each success, and none is believed before all have been.
+        """
+        while folder in self._failing:
+            self._stops_working(folder)
+            try:
+                if not await self._rests(folder, seen):
+                    return False
+                await self._quiet.wait()
+            finally:
+                self._works(folder)
+            if self._is_outdated(folder):
+                await self._refresh(folder)
+            elif not any(map(self._is_outdated, self._failing)):
+                return folder in self._failing
+        return False
+
+    def _is_outdated(self, folder: Path) -> bool:
+        failure = self._failing.get(folder)
+        return failure is not None and failure.successes != self._successes
+
+    def _works(self, folder: Path) -> None:
+        self._working.add(folder)
+        self._quiet.clear()
+
+    def _stops_working(self, folder: Path) -> None:
+        self._working.discard(folder)
+        if not self._working:
+            self._quiet.set()
+
+    async def _rests(self, folder: Path, seen: Fingerprint) -> bool:
+        """Wait a while; tell whether the folder stays as it was seen, at once when it does not."""
+        wakes = self._wakes[folder] = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settle):
+                while True:
+                    wakes.clear()
+                    if await _look(folder) != seen:
+                        return False
+                    await wakes.wait()
+        return await _look(folder) == seen
 
     async def _refresh(self, folder: Path) -> PluginError | None:
-        """Let the manager follow the folder; return what is wrong."""
+        """Let the manager follow the folder; return, and note, what is wrong."""
+        before = self._successes
+        error = await self._try_to_refresh(folder)
+        if error is None:
+            self._successes += 1
+            self._failing.pop(folder, None)
+        else:
+            self._failing[folder] = _Failure(error, before)
+        return error
+
+    async def _try_to_refresh(self, folder: Path) -> PluginError | None:
         try:
             await self._manager.refresh(folder)
         except PluginError as error:
@@ -164,8 +244,13 @@ class _Watcher:
             error = await self._refresh(record.source.path)
             if error is None:
                 succeeded = True
-            elif record.id in self._manager.reload_errors:
-                self._keep(record.id, error)
+            elif self._is_followed(record.source.path):
+                continue  # it is shown there, if it is believed
+            else:
+                self._failing.pop(record.source.path, None)
+                let_go(error)
+                if record.id in self._manager.reload_errors:
+                    self._keep(record.id, error)
         return succeeded
 
     def _iter_waiting(self, folder: Path, *, has_failed: bool) -> Iterator[PluginRecord]:
@@ -174,7 +259,8 @@ class _Watcher:
         dependants = plan.dependants_of(plugin, transitive=True) if plugin in plan.candidates else ()
         for record in self._manager.iter_records():
             is_dependant = not has_failed and record.id in dependants and record.state is PluginState.FAILED
-            if record.id != plugin and (is_dependant or record.id in self._manager.reload_errors):
+            is_failing = record.id in self._manager.reload_errors or record.source.path in self._failing
+            if record.id != plugin and (is_dependant or is_failing):
                 yield record
 
     def _report(self, folder: Path, error: PluginError) -> None:
@@ -189,6 +275,7 @@ class _Watcher:
     def _keep(self, plugin: str, error: PluginError) -> None:
         let_go(error)
         self._manager.note_reload_error(plugin, error)
+        self._manager.journal.note("not replaced", plugin, str(error))
 
     def _id_of(self, folder: Path) -> str:
         record = self._find(folder)
@@ -244,9 +331,10 @@ def fingerprint(folder: Path) -> Fingerprint:
     return frozenset(found) if is_plugin else frozenset()
 
 
-def _stamp(path: str) -> set[tuple[str, int, int, int]]:
+def _stamp(path: str) -> set[tuple[str, int, int, int, int]]:
     try:
         status = os.stat(path)  # noqa: PTH116  # as above
     except OSError:  # deleted since, or a link that leads nowhere
         return set()
-    return {(path, status.st_mtime_ns, status.st_size, status.st_ino)}
+    # the last one tells what keeps time and size: a copy that preserves them, a clock that was set back
+    return {(path, status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)}

@@ -20,9 +20,9 @@ class PluginEvents(StrEnum):
     # Game events
     SESSION_CREATED = "session:created"  # session_id: int
     SESSION_UPDATED = "session:updated"  # session_id: int, changes: dict
-    INTERACTION_EXECUTED = "interaction:executed"  # session_id, npc_id, interaction, result
+    INTERACTION_EXECUTED = "interaction:executed"  # session_id: int, npc_id: int, interaction: str, result: dict
     NPC_SPAWNED = "npc:spawned"  # npc_id: int
-    LOCATION_CHANGED = "location:changed"  # npc_id, from_location_id, to_location_id
+    LOCATION_CHANGED = "location:changed"  # npc_id: int, from_location_id: int | None, to_location_id: int | None
 
     # System
     APP_STARTUP = "app:startup"  # nothing

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._ownership import AppKey, Owner, current_app, current_owner
+from ._ledger.ownership import AppKey, Owner, current_app, current_owner
 from .errors import PortTakenError
 
 __all__ = ["find", "get", "provide"]

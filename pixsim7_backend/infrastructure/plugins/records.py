@@ -32,6 +32,8 @@ class PluginSource:
     path: Path
     package: str
     rank: SourceRank = SourceRank.FIRST_PARTY
+    is_confined: bool = False
+    """Its code never runs in the host's process."""
 
     @property
     def manifest_file(self) -> Path:
@@ -89,6 +91,7 @@ class PluginRecord:
                 "folder": self.source.folder,
                 "path": str(self.source.path),
                 "rank": self.source.rank.name.lower(),
+                "is_confined": self.source.is_confined,
             },
             "warnings": list(self.warnings),
             "manifest": self.manifest.model_dump(mode="json") if self.manifest else None,

@@ -20,7 +20,7 @@ _EVENT = re.compile(r"[a-z][a-z0-9_-]*:[a-z][a-z0-9_-]*")
 _RATE = re.compile(r"(?P<count>[1-9][0-9]{0,8})/(?P<unit>second|minute|hour|day)")
 _TABLES = re.compile(r"[a-z_][a-z0-9_]*(?:,[a-z_][a-z0-9_]*)*")
 _EVENT_LIST = re.compile(r"[a-z][a-z0-9_:*-]*(?:,[a-z][a-z0-9_:*-]*)*")
-_KEYS = re.compile(r"[A-Za-z0-9_:.-]+(?:,[A-Za-z0-9_:.-]+)*")
+_KEYS = re.compile(r"[A-Za-z0-9_:.*-]+(?:,[A-Za-z0-9_:.*-]+)*")
 _HOST = re.compile(
     r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::[0-9]{1,5})?"
 )
@@ -130,13 +130,19 @@ def _check_event(value: str) -> str:
     return value
 
 
-def _check_rate(value: str) -> str:
-    if value and not _RATE.fullmatch(value):
+def check_rate(value: str) -> str:
+    """Return the rate; raise ValueError, with a correct example, when it is none."""
+    if not _RATE.fullmatch(value):
         raise ValueError(f"{value!r} is not a rate; write it like '100/minute' (second, minute, hour or day)")
     return value
 
 
-def _check_permission(value: str) -> str:
+def _check_rate_limit(value: str) -> str:
+    return check_rate(value) if value else value
+
+
+def check_permission(value: str) -> str:
+    """Return the permission; raise ValueError, with a correct example, when it is none."""
     if value.startswith("net:"):
         if _HOST.fullmatch(value.removeprefix("net:")):
             return value
@@ -176,6 +182,7 @@ class PluginManifest(BaseModel):
     description: str = Field(default="", max_length=2000)
     """One or two sentences on what it adds."""
     author: str = Field(default="", max_length=200)
+    """Who wrote it."""
     prefix: Annotated[str, AfterValidator(_check_prefix)] = "/api/v1"
     """Static path put before every route of the plugin."""
     tags: tuple[str, ...] = ()
@@ -187,18 +194,20 @@ class PluginManifest(BaseModel):
     conflicts: tuple[Annotated[str, AfterValidator(_check_requirement)], ...] = ()
     """Plugins (optionally only some versions of them) that this one cannot run beside."""
     requires_db: bool = False
+    """True: blocked as long as no database is configured and answers."""
     requires_redis: bool = False
+    """True: blocked as long as no Redis is configured and answers."""
     requires_host: Annotated[str, AfterValidator(_check_range)] = ""
     """PEP 440 range of the platform's version."""
     enabled: bool = True
     """A wish: False means that the plugin is not even imported."""
     required: bool = False
     """True: when this plugin cannot run, start-up is aborted (trusted plugins only)."""
-    permissions: tuple[Annotated[str, AfterValidator(_check_permission)], ...] = ()
+    permissions: tuple[Annotated[str, AfterValidator(check_permission)], ...] = ()
     """What a confined plugin asks for; the operator's grant decides."""
     events: tuple[Annotated[str, AfterValidator(_check_event)], ...] = ()
     """Events that the plugin adds to :class:`PluginEvents` and may emit."""
-    rate_limit: Annotated[str, AfterValidator(_check_rate)] = ""
+    rate_limit: Annotated[str, AfterValidator(_check_rate_limit)] = ""
     """Requests let through per client, like ``"100/minute"``; empty means no limit."""
     replace: Literal["beside", "stop-first"] = "beside"
     """How a new generation takes over: built beside the old one, or after it has stopped."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.requests import HTTPConnection
 
 from pixsim7_backend.db import ReadOnlyDb, database_of
@@ -67,15 +68,32 @@ async def authorize_admin(request: Request, token: str | None) -> UserIdentity:
 
     Provided under the port ``admin-guard``. Errors are those of :func:`admin_user`.
     """
-    auth = await runtime_of(request)
-    database = database_of(request)
+    return await admin_user((await _find_login(request, token)).user)
+
+
+async def identify_caller(connection: HTTPConnection) -> UserIdentity | None:
+    """Return whose bearer token a request presents; None: nobody's, or it is not valid (any more).
+
+    Provided under the port ``caller-identity``, for the host's answer to plugins that must not see the token.
+    """
+    scheme, token = get_authorization_scheme_param(connection.headers.get("authorization"))
+    if scheme.lower() != "bearer" or not token:
+        return None
+    try:
+        return (await _find_login(connection, token)).user
+    except Unauthorized:
+        return None
+
+
+async def _find_login(connection: HTTPConnection, token: str | None) -> Login:
+    auth = await runtime_of(connection)
+    database = database_of(connection)
 
     def find() -> Login:
         with database.readonly_session() as db:
             return current_login(token, auth, db)
 
-    login = await run_in_threadpool(find)
-    return await admin_user(login.user)
+    return await run_in_threadpool(find)
 
 
 def client_of(connection: HTTPConnection) -> Client:

@@ -12,12 +12,13 @@ from pixsim7_backend.problems import NotFound
 from pixsim7_backend.storable import PathId
 
 from . import accounts, login_sessions, logins
-from .dependencies import CurrentLogin, CurrentUser, authorize_admin, client_of
+from .dependencies import CurrentLogin, CurrentUser, authorize_admin, client_of, identify_caller
 from .login_sessions import Login
 from .models import LoginSession
 from .request_body import CREDENTIALS_BODY, PostedCredentials
 from .runtime import Auth, install_runtime
 from .schemas import AccessToken, PasswordChange, Registration, SessionView, UserAccount
+from .token_user import TokenUserReader
 
 manifest = PluginManifest(
     id="auth",
@@ -35,12 +36,14 @@ router = APIRouter(prefix="/auth", tags=["auth"])
 
 
 def on_load(app: FastAPI) -> None:
-    """Read the settings and the signing secret, and let the host ask who is an admin.
+    """Read the settings and the signing secret, and let the host ask who is an admin and whom to count.
 
     A weak secret outside debug keeps the server from starting.
     """
     install_runtime(app)
     ports.provide("admin-guard", authorize_admin)
+    ports.provide("token-user", TokenUserReader(app))
+    ports.provide("caller-identity", identify_caller)
 
 
 async def _no_store(response: Response) -> None:

@@ -1,4 +1,7 @@
-"""What an operator can set; every name is also an environment variable with the prefix ``AUTH_``."""
+"""What an operator can set; every name is also an environment variable with the prefix ``AUTH_``.
+
+As for the host's own settings an empty variable counts as unset, and no ``.env`` file is read.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .rules import LoginLimit
 class AuthSettings(BaseSettings):
     """Settings of the auth plugin, read once when it is loaded."""
 
-    model_config = SettingsConfigDict(env_prefix="AUTH_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="AUTH_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     token_minutes: Annotated[int, Field(ge=1, le=60 * 24 * 365)] = 60 * 24
     """How long a login lasts."""
@@ -23,8 +26,11 @@ class AuthSettings(BaseSettings):
     """Logins one user may have at once; the oldest ends when there are more."""
 
     argon2_time: Annotated[int, Field(ge=1, le=100)] = 3
+    """Passes of the password hash."""
     argon2_memory_kib: Annotated[int, Field(ge=8, le=4 * 1024 * 1024)] = 64 * 1024
+    """Memory that hashing one password takes."""
     argon2_lanes: Annotated[int, Field(ge=1, le=64)] = 4
+    """Lanes of the password hash."""
     hash_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
     """Passwords hashed at once in one worker; each takes ``argon2_memory_kib``."""
     hash_queue: Annotated[int, Field(ge=0, le=100_000)] = 200
@@ -35,6 +41,7 @@ class AuthSettings(BaseSettings):
     address_attempts: Annotated[int, Field(ge=1)] = 100
     """Failed logins from one address (one /64 network for IPv6) per window."""
     attempt_window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """How long a failed login counts."""
 
     @property
     def token_lifetime(self) -> timedelta:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.cli.scaffold import FEATURES, BadPluginIdError, NewPlugin, check_new_id, render, write
-from tests.integration.authoring.conftest import Run
+from tests.command_line import CommandLine
 
 ROOT = Path(__file__).parents[3]
 SELECTIONS = [",".join(chosen) for count in range(len(FEATURES) + 1) for chosen in combinations(FEATURES, count)]
@@ -20,7 +20,7 @@ def _run(*command: str, place: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_new_plugins_pass_their_own_tests(run: Run, tmp_path: Path) -> None:
+def test_new_plugins_pass_their_own_tests(run: CommandLine, tmp_path: Path) -> None:
     """With whatever it comes: the tests that are written with a plugin pass, warnings being errors."""
     for number, selection in enumerate(SELECTIONS):
         done = run("plugins", "new", f"feature-{number}", "--into", "own", "--with", selection)
@@ -50,7 +50,7 @@ def test_new_plugins_are_written_as_the_project_is(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_says_what_was_written_and_what_to_do_next(run: Run, tmp_path: Path) -> None:
+def test_it_says_what_was_written_and_what_to_do_next(run: CommandLine, tmp_path: Path) -> None:
     """The folder and the next commands are printed; those that start the server find the folder."""
     done = run("plugins", "new", "my-feature")
     assert done.out == (
@@ -63,7 +63,7 @@ def test_it_says_what_was_written_and_what_to_do_next(run: Run, tmp_path: Path) 
     assert (tmp_path / "plugins" / "my_feature" / "manifest.py").exists()
 
 
-def test_own_directory_is_the_default(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_directory_is_the_default(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where EXTRA_PLUGINS_DIRS is set the plugin goes there, also while that is not made yet."""
     monkeypatch.setenv("EXTRA_PLUGINS_DIRS", "mine")
     written = run("plugins", "new", "my-feature", "--with", "db", "--json").json
@@ -78,7 +78,7 @@ def test_own_directory_is_the_default(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert written["next"][2] == "pixsim7 serve --reload-plugins"
 
 
-def test_what_exists_is_never_touched(run: Run, tmp_path: Path) -> None:
+def test_what_exists_is_never_touched(run: CommandLine, tmp_path: Path) -> None:
     """A second plugin of the same name is refused, and so is an id that another directory has already."""
     run("plugins", "new", "my-feature")
     manifest = tmp_path / "plugins" / "my_feature" / "manifest.py"
@@ -114,7 +114,7 @@ def test_bad_id_is_refused_with_a_good_one(wrong: str, suggestion: str) -> None:
     assert check_new_id(suggestion) == suggestion
 
 
-def test_wrong_usage_is_status_two(run: Run, tmp_path: Path) -> None:
+def test_wrong_usage_is_status_two(run: CommandLine, tmp_path: Path) -> None:
     """A bad id, an unknown feature and a text that no manifest takes are wrong usage; nothing is written."""
     for arguments in (["Bad Id"], ["fine", "--with", "db,cache"], ["fine", "--name", "x" * 121]):
         done = run("plugins", "new", *arguments)

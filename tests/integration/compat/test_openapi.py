@@ -10,7 +10,7 @@ from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 
 from pixsim7_backend.infrastructure.plugins._dispatch import PluginRoute
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey
 
 from .twins import PluginSpec, Twins, make_twins, mount_of, request
 

@@ -17,7 +17,7 @@ from starlette.routing import Mount, NoMatchFound, Route
 from starlette.websockets import WebSocket
 
 from pixsim7_backend.infrastructure.plugins._dispatch import PluginRoute, find_conflicts
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey
 
 from .twins import PluginSpec, Twins, mount_of
 

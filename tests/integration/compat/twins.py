@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import Message
 
 from pixsim7_backend.infrastructure.plugins._dispatch import PluginMount, PluginRoute, build_mount
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Owner
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Owner
 
 Json = dict[str, Any]
 MakeRouters = Callable[[], Sequence[APIRouter]]

@@ -9,7 +9,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from sqlalchemy import String, inspect, text
+from sqlalchemy import Column, Index, String, inspect, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pixsim7_backend.db import Database, DatabaseBusyError
@@ -255,8 +255,14 @@ def test_models_that_differ_from_the_migrations_are_found(database: Database, tm
     assert schema_differences(database, base.metadata) == []
     base.metadata.tables["things"].columns["name"].nullable = True
     found = schema_differences(database, base.metadata)
-    assert len(found) == 1
-    assert "modify_nullable" in found[0]
+    assert found == ["column things.name differs in nullable: False in the database, True in the model"]
+    base.metadata.tables["things"].append_column(Column("mood", String))
+    base.metadata.tables["things"].columns["name"].nullable = False
+    Index("moods", base.metadata.tables["things"].columns["mood"])
+    assert schema_differences(database, base.metadata) == [
+        "column things.mood is missing in the database",
+        "index things.moods on mood is missing in the database",
+    ]
 
 
 def test_foreign_keys_to_other_plugins_are_in_the_migration_only(database: Database, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from sqlalchemy import inspect, text
 from pixsim7_backend.db import Database, migrations
 from pixsim7_backend.db.errors import MigrationError
 from pixsim7_backend.db.migrations import find_source
+from pixsim7_backend.infrastructure.plugins import DesiredState
+from pixsim7_backend.infrastructure.plugins.errors import TablesAheadError
 from pixsim7_backend.plugin_data import PluginTables, tables_of
 
 FIRST = """
@@ -105,13 +107,18 @@ def read_export(file: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     return contents, rows
 
 
+def plugin_tables(database: Database, tmp_path: Path, desired: DesiredState | None = None) -> PluginTables:
+    """Return the data of plugins of which so much is switched and configured."""
+    return PluginTables(database, tmp_path / "exports", lambda: desired or DesiredState())
+
+
 def test_an_export_has_every_row_of_every_table(database: Database, tmp_path: Path) -> None:
     """JSON stays JSON, times are in ISO form, bytes in base64; the database is as it was."""
     folder = write_migrations(tmp_path, FIRST)
     upgraded(database, folder)
     fill(database, 1200)
     before = tables(database)
-    file = PluginTables(database, tmp_path / "exports").export("quest-log", folder)
+    file = plugin_tables(database, tmp_path).export("quest-log", folder)
     assert file is not None
     contents, rows = read_export(file)
     assert (contents["plugin"], contents["revision"]) == ("quest-log", "0001")
@@ -132,12 +139,12 @@ def test_dropping_removes_the_tables_and_nothing_else(database: Database, tmp_pa
     with database.engine.begin() as connection:
         connection.execute(text("CREATE TABLE others (id INTEGER PRIMARY KEY)"))
     upgraded(database, folder)
-    stored = PluginTables(database, tmp_path / "exports")
-    assert stored.revision("quest-log", folder) == "0001"
+    stored = plugin_tables(database, tmp_path)
+    assert stored.revision("quest-log", "quest_log") == "0001"
     stored.drop("quest-log", folder)
     stored.drop("quest-log", folder)
     assert tables(database) == ["others"]
-    assert stored.revision("quest-log", folder) is None
+    assert stored.revision("quest-log", "quest_log") is None
     upgraded(database, folder)
     assert "quests" in tables(database)
 
@@ -152,7 +159,7 @@ def test_tables_that_others_refer_to_are_not_dropped(database: Database, tmp_pat
         connection.execute(text("INSERT INTO others VALUES (1, 1)"))
     before = tables(database)
     with pytest.raises(MigrationError):
-        PluginTables(database, tmp_path / "exports").drop("quest-log", folder)
+        plugin_tables(database, tmp_path).drop("quest-log", folder)
     assert tables(database) == before
 
 
@@ -163,10 +170,10 @@ def test_tables_are_taken_back_to_a_revision(database: Database, tmp_path: Path)
     fill(database, 3)
     write_migrations(tmp_path, FIRST, SECOND)
     upgraded(database, folder)
-    stored = PluginTables(database, tmp_path / "exports")
-    assert stored.revision("quest-log", write_migrations(tmp_path / "former", FIRST)) == "0002"
+    stored = plugin_tables(database, tmp_path)
+    assert stored.revision("quest-log", "quest_log") == "0002"
     stored.downgrade("quest-log", folder, "0001")
-    assert stored.revision("quest-log", folder) == "0001"
+    assert stored.revision("quest-log", "quest_log") == "0001"
     assert "level" not in [column["name"] for column in inspect(database.engine).get_columns("quests")]
     with database.readonly_session() as session:
         assert session.execute(text("SELECT count(*) FROM quests")).scalar() == 3
@@ -175,11 +182,38 @@ def test_tables_are_taken_back_to_a_revision(database: Database, tmp_path: Path)
 def test_a_plugin_without_tables_has_nothing_to_export(database: Database, tmp_path: Path) -> None:
     """Neither export nor drop does anything for it."""
     (tmp_path / "quest_log").mkdir()
-    stored = PluginTables(database, tmp_path / "exports")
+    stored = plugin_tables(database, tmp_path)
     assert stored.export("quest-log", tmp_path / "quest_log") is None
     stored.drop("quest-log", tmp_path / "quest_log")
-    assert stored.revision("quest-log", tmp_path / "quest_log") is None
+    assert stored.revision("quest-log", "quest_log") is None
     assert not (tmp_path / "exports").exists()
+
+
+def test_an_export_has_how_the_plugin_was_switched_and_configured(database: Database, tmp_path: Path) -> None:
+    """Also of a plugin without tables, and of no other plugin; secrets as they are stored."""
+    (tmp_path / "quest_log").mkdir()
+    sealed = {"key": {"$sealed": "x"}}
+    desired = DesiredState(switched={"quest-log": False, "sky": True}, settings={"quest-log": sealed, "sky": {"a": 1}})
+    file = plugin_tables(database, tmp_path, desired).export("quest-log", tmp_path / "quest_log")
+    assert file is not None
+    contents, rows = read_export(file)
+    assert (contents["switched"], contents["settings"], contents["tables"], rows) == (False, sealed, {}, {})
+
+
+def test_files_that_do_not_know_where_the_tables_stand_are_refused(database: Database, tmp_path: Path) -> None:
+    """Nothing of them is run to find out what they bring; where only running them would tell, nobody knows."""
+    stored = plugin_tables(database, tmp_path)
+    current = write_migrations(tmp_path, FIRST, SECOND)
+    upgraded(database, current)
+    former = write_migrations(tmp_path / "former", FIRST)
+    with (former / "migrations" / "0001_x.py").open("a") as file:
+        file.write("raise SystemExit('run')\n")
+    with pytest.raises(TablesAheadError, match=r"version 1\.0\.0 of plugin 'quest-log' .* at revision '0002'"):
+        stored.pending("quest-log", former, "quest_log", version="1.0.0")
+    assert stored.pending("quest-log", current, "quest_log", version="2.0.0") == ()
+    assert stored.pending("quest-log", former, "another_folder", version="1.0.0") == ("0001",)
+    (former / "migrations" / "0002_computed.py").write_text("revision = str(2)\ndown_revision = '0001'\n")
+    assert stored.pending("quest-log", former, "quest_log", version="1.0.0") == ()
 
 
 def test_an_export_that_fails_leaves_no_file(
@@ -195,7 +229,7 @@ def test_an_export_that_fails_leaves_no_file(
 
     monkeypatch.setattr("pixsim7_backend.plugin_data._jsonable", fail)
     with pytest.raises(OSError, match="disk full"):
-        PluginTables(database, tmp_path / "exports").export("quest-log", folder)
+        plugin_tables(database, tmp_path).export("quest-log", folder)
     assert list((tmp_path / "exports").iterdir()) == []
 
 

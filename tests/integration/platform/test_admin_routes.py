@@ -232,6 +232,17 @@ async def test_reload_and_retry(tmp_path: Path) -> None:
         host.assert_state("wrong", PluginState.ENABLED)
 
 
+async def test_state_may_be_discarded(tmp_path: Path) -> None:
+    """A reload that is refused for the sake of its state is done with discard_state; the refusal says where."""
+    write_plugin(tmp_path / "plugins", "quest", "def on_unload(): raise RuntimeError('broken')")
+    async with operated(tmp_path) as host:
+        refused = await post(host, "quest/reload")
+        assert (refused.status_code, refused.json()["error"]["type"]) == (409, "StateNotHandedOverError")
+        assert "raised RuntimeError: broken (" in refused.json()["detail"]
+        done = await post(host, "quest/reload?discard_state=true")
+        assert (done.status_code, done.json()["plugin"]["generation"]) == (200, 2)
+
+
 async def test_if_match(tmp_path: Path) -> None:
     """A change happens only while the plugin has one of the versions named; every change makes a new one."""
     async with operated(tmp_path) as host:

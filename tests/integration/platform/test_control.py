@@ -111,6 +111,38 @@ async def test_change_depends_on_the_version(tmp_path: Path) -> None:
         assert sorted(each["ok"] for each in both) == [False, True]
 
 
+async def test_folders_over_the_socket(tmp_path: Path) -> None:
+    """What installing asks for: follow a new folder, withdraw a plugin that others need, forget its switch."""
+    async with control(tmp_path) as (host, path):
+        new = write_plugin(tmp_path / "plugins", "new")
+        added = await ask(path, command="refresh", folder=str(new))
+        assert (added["result"]["id"], added["result"]["state"]) == ("new", "enabled")
+        assert (await ask(path, command="refresh", folder=str(tmp_path / "none")))["result"] is None
+        refused = await ask(path, command="withdraw", id="base")
+        assert (refused["ok"], refused["error"]["dependants"]) == (False, ["top"])
+        gone = await ask(path, command="withdraw", id="base", cascade=True)
+        assert gone["result"]["state"] == "removed"
+        host.assert_state("top", PluginState.BLOCKED)
+        back = await ask(path, command="refresh", folder=str(tmp_path / "plugins" / "base"))
+        assert back["result"]["state"] == "enabled"
+        await ask(path, command="disable", id="new")
+        assert host.manager.desired.is_on("new") is False
+        assert (await ask(path, command="forget", id="new")) == {"ok": True, "result": None}
+        assert host.manager.desired.is_on("new") is None
+        for incomplete in ("refresh", "withdraw", "forget"):
+            assert (await ask(path, command=incomplete))["error"]["type"] == "CommandRefusedError"
+
+
+async def test_state_may_be_discarded_over_the_socket(tmp_path: Path) -> None:
+    """A reload that is refused for the sake of its state is done when the state is given up."""
+    write_plugin(tmp_path / "plugins", "quest", "def on_unload(): raise RuntimeError('no')")
+    async with control(tmp_path) as (host, path):
+        refused = await ask(path, command="reload", id="quest")
+        assert refused["error"]["type"] == "StateNotHandedOverError"
+        assert (await ask(path, command="reload", id="quest", discard_state=True))["ok"]
+        assert host.record("quest").generation == 2
+
+
 async def test_settings_over_the_socket(tmp_path: Path) -> None:
     """Settings are shown with their sources, changed by a patch, and refused when the plugin does not accept them."""
     write_plugin(
@@ -329,8 +361,9 @@ async def test_strangers_answers_are_told_apart(tmp_path: Path) -> None:
         async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes = answer) -> None:
             writer.write(answer)
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
-        server = await asyncio.start_unix_server(serve, path)
-        with pytest.raises(ControlSocketError, match=message):
-            await ask(path, command="list")
-        server.close()
+        async with await asyncio.start_unix_server(serve, path):
+            with pytest.raises(ControlSocketError, match=message):
+                await ask(path, command="list")

@@ -260,6 +260,25 @@ async def test_a_store_that_comes_back_empty_is_used(plugins: Path) -> None:
     assert store.state == DesiredState(switched={"badge": False}, version=1)
 
 
+async def test_store_that_goes_away_while_the_server_runs(plugins: Path, store: FileStateStore) -> None:
+    """What cannot be stored is not done: plugins and settings stay as they are, and can be changed when it is back."""
+    async with plugin_host(plugins, store=store) as host:
+        await host.manager.disable("badge")
+        away = store.file.parent.rename(store.file.parent.with_name("away"))
+        store.file.parent.write_text("something else")
+        for change in (host.manager.enable("badge"), host.manager.disable("quest"), host.manager.enable("extra")):
+            with pytest.raises(StateUnavailableError, match="it cannot be written"):
+                await change
+        states = {each.id: each.state for each in host.manager.iter_records()}
+        off = PluginState.DISABLED
+        assert states == {"badge": off, "extra": off, "quest": PluginState.ENABLED}
+        store.file.parent.unlink()
+        away.rename(store.file.parent)
+        await host.manager.enable("badge")
+        host.assert_state("badge", PluginState.ENABLED)
+    assert store.load().switched == {"badge": True}
+
+
 async def test_several_workers_refuse_live_changes(plugins: Path) -> None:
     """A change would reach one process only; the refusal names the way out and stores nothing."""
     store = MemoryStateStore()

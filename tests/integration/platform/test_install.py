@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import signal
@@ -17,20 +18,22 @@ import anyio.to_thread
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginState
-from pixsim7_backend.infrastructure.plugins._install import (
+from pixsim7_backend.infrastructure.plugins._installing.directory import InstallDirectory
+from pixsim7_backend.infrastructure.plugins._installing.install import (
     CHECKPOINTS,
     DataMode,
+    Follower,
     Installer,
     Limits,
     PluginData,
     finish_interrupted,
 )
-from pixsim7_backend.infrastructure.plugins._install_directory import InstallDirectory
 from pixsim7_backend.infrastructure.plugins.errors import (
     AlreadyInstalledError,
     ArchiveRefusedError,
     DependantsInstalledError,
     FolderTakenError,
+    IdTakenError,
     InstallBusyError,
     InstalledElsewhereError,
     InstallRefusedError,
@@ -42,6 +45,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
     PluginError,
     PluginNotFoundError,
     RolledBackError,
+    TablesAheadError,
 )
 from pixsim7_backend.infrastructure.plugins.preview import preview
 from pixsim7_backend.infrastructure.plugins.testing import plugin_host, write_plugin
@@ -62,6 +66,60 @@ def offer(place: Path, number: int = 1, code: str = "", **fields: Any) -> Path:
     )
 
 
+class Recorded(PluginData):
+    """Data of plugins that only notes what is done with it; optionally fails."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.stands_at: str | None = None
+        self.too_old: tuple[str, ...] = ()
+        self._problem = problem
+
+    def revision(self, plugin_id: str, installed_as: str) -> str | None:
+        return self.stands_at
+
+    def pending(self, plugin_id: str, folder: Path, installed_as: str, *, version: str) -> tuple[str, ...]:
+        assert (folder / "manifest.py").is_file()
+        if version in self.too_old:
+            raise TablesAheadError(plugin=plugin_id, version=version, revision="0002")
+        return ()
+
+    def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
+        self.calls.append(("downgrade", plugin_id, str(revision)))
+
+    def export(self, plugin_id: str, folder: Path) -> Path | None:
+        assert (folder / "manifest.py").is_file()
+        self.calls.append(("export", plugin_id, folder.name))
+        if self._problem:
+            raise PluginError(self._problem, plugin=plugin_id)
+        return Path("exported.zip")
+
+    def drop(self, plugin_id: str, folder: Path) -> None:
+        assert (folder / "manifest.py").is_file()
+        self.calls.append(("drop", plugin_id, folder.name))
+
+
+class Followed(Follower):
+    """What follows where no server runs; it only notes what it is told."""
+
+    is_live = False
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def refresh(self, plugin_id: str, folder: Path) -> None:
+        self.calls.append(("refresh", plugin_id))
+
+    def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
+        self.calls.append(("withdraw", plugin_id))
+
+    def revoke(self, plugin_id: str) -> None:
+        self.calls.append(("revoke", plugin_id))
+
+    def forget(self, plugin_id: str) -> None:
+        self.calls.append(("forget", plugin_id))
+
+
 def make_installer(into: Path, *more: Path, **options: Any) -> Installer:
     """Return an installer for a directory; ``more`` are searched, too."""
     directories = [into, *more]
@@ -70,7 +128,7 @@ def make_installer(into: Path, *more: Path, **options: Any) -> Installer:
         existing = [each for each in directories if each.exists()]
         return preview(existing, disabled=(), resources={"db": lambda: None}, revise=revise)
 
-    return Installer(into, make_plan=plan, **options)
+    return Installer(into, make_plan=plan, **{"follower": Followed(), "stored": Recorded(), **options})
 
 
 @pytest.fixture
@@ -331,7 +389,10 @@ def test_an_upgrade_keeps_one_former_version_to_roll_back_to(plugins: Path, tmp_
     assert version_in(plugins) == "3.0.0"
     assert list(preview([plugins], disabled=()).candidates) == ["quest"]
     with pytest.raises(NoFormerVersionError):
-        installer.roll_back("another")
+        make_installer(plugins.parent / "other", plugins).roll_back("quest")
+    for name in ("another", "..", "../staging", ""):
+        with pytest.raises(PluginNotFoundError):
+            installer.roll_back(name)
 
 
 def test_an_upgrade_that_would_stop_others_is_refused(plugins: Path, tmp_path: Path) -> None:
@@ -342,6 +403,42 @@ def test_an_upgrade_that_would_stop_others_is_refused(plugins: Path, tmp_path: P
     with pytest.raises(InstallRefusedError, match="since needs would stop"):
         installer.add(offer(tmp_path, 2), upgrade=True)
     assert version_in(plugins) == "1.0.0"
+
+
+def test_versions_that_the_tables_are_too_new_for_are_refused(plugins: Path, tmp_path: Path) -> None:
+    """Rolling back past a migration, and installing an older version, are refused before a file moves."""
+    stored = Recorded()
+    installer = make_installer(plugins, stored=stored)
+    for number in (1, 2):
+        installer.add(offer(tmp_path, number), upgrade=True)
+    stored.too_old = ("1.0.0",)
+    for act in (installer.preview_roll_back, installer.roll_back):
+        with pytest.raises(TablesAheadError, match="its tables stand at revision '0002', which that version does not"):
+            act("quest")
+    with pytest.raises(TablesAheadError):
+        installer.preview_add(offer(tmp_path, 1), upgrade=True)
+    assert version_in(plugins) == "2.0.0"
+
+
+def test_what_an_upgrade_is_called(plugins: Path, tmp_path: Path) -> None:
+    """Going back to an older version, and other files of the same version, are told apart from going forward."""
+    installer = make_installer(plugins)
+    installer.add(offer(tmp_path, 1))
+    assert installer.add(offer(tmp_path, 2), upgrade=True).action == "upgrade"
+    (offer(tmp_path, 2) / "more.py").write_text("")
+    assert installer.add(tmp_path / "offer2" / "quest", upgrade=True).action == "replace"
+    assert (plugins / "quest" / "more.py").exists()
+    assert installer.add(offer(tmp_path, 1), upgrade=True).action == "downgrade"
+
+
+def test_the_backends_own_plugins_are_not_replaced(plugins: Path, tmp_path: Path) -> None:
+    """Neither from beside them nor in their place."""
+    backend = ROOT / "pixsim7_backend" / "plugins"
+    source = write_plugin(tmp_path / "offered", "game-stealth")
+    with pytest.raises(IdTakenError, match=r"comes with the backend .* give yours another id"):
+        make_installer(plugins, backend).add(source)
+    with pytest.raises(IdTakenError):
+        make_installer(backend).preview_add(source, upgrade=True)
 
 
 def test_two_commands_do_not_work_in_one_directory(plugins: Path, tmp_path: Path) -> None:
@@ -359,45 +456,21 @@ def test_two_commands_do_not_work_in_one_directory(plugins: Path, tmp_path: Path
 # --- removing -------------------------------------------------------------------------------------
 
 
-class Recorded(PluginData):
-    """Data of plugins that only notes what is done with it; optionally fails."""
-
-    def __init__(self, problem: str = "") -> None:
-        self.calls: list[tuple[str, ...]] = []
-        self.stands_at: str | None = None
-        self._problem = problem
-
-    def revision(self, plugin_id: str, folder: Path) -> str | None:
-        return self.stands_at
-
-    def downgrade(self, plugin_id: str, folder: Path, revision: str | None) -> None:
-        self.calls.append(("downgrade", plugin_id, str(revision)))
-
-    def export(self, plugin_id: str, folder: Path) -> Path | None:
-        assert (folder / "manifest.py").is_file()
-        self.calls.append(("export", plugin_id, folder.name))
-        if self._problem:
-            raise PluginError(self._problem, plugin=plugin_id)
-        return Path("exported.zip")
-
-    def drop(self, plugin_id: str, folder: Path) -> None:
-        assert (folder / "manifest.py").is_file()
-        self.calls.append(("drop", plugin_id, folder.name))
-
-
 @pytest.mark.parametrize("mode", DataMode)
 def test_removing_does_with_the_data_what_was_asked(mode: DataMode, plugins: Path, tmp_path: Path) -> None:
     """The plugin's files are gone, with everything that was kept of them."""
-    stored = Recorded()
-    installer = make_installer(plugins, stored=stored)
+    stored, followed = Recorded(), Followed()
+    installer = make_installer(plugins, stored=stored, follower=followed)
     installer.add(offer(tmp_path, 1))
     installer.add(offer(tmp_path, 2), upgrade=True)
+    followed.calls.clear()
     assert installer.preview_remove("quest", data=mode).is_dry_run
     assert stored.calls == []
     done = installer.remove("Quest", data=mode)
     assert visible(plugins) == {}
     assert [each.name for each in (plugins / ".pixsim7").rglob("*") if each.is_file()] == ["lock"]
     assert stored.calls == ([] if mode is DataMode.KEEP else [(str(mode), "quest", "quest")])
+    assert followed.calls == [("withdraw", "quest"), *([("forget", "quest")] if mode is DataMode.DROP else [])]
     assert done.exported_to == (Path("exported.zip") if mode is DataMode.EXPORT else None)
     json.dumps(done.to_json())
 
@@ -437,8 +510,10 @@ def test_a_failed_export_leaves_the_plugin_there(plugins: Path, tmp_path: Path) 
 # --- on a running server ----------------------------------------------------------------------------
 
 
-class InProcess:
+class InProcess(Follower):
     """A server in this process, asked from another thread."""
+
+    is_live = True
 
     def __init__(self, manager: PluginManager) -> None:
         self._manager = manager
@@ -449,11 +524,14 @@ class InProcess:
         assert threading.current_thread() is not threading.main_thread()
         asyncio.run_coroutine_threadsafe(change, self._loop).result(30)
 
-    def refresh(self, folder: Path) -> None:
+    def refresh(self, plugin_id: str, folder: Path) -> None:
         self._wait(self._manager.refresh(folder))
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
         self._wait(self._manager.withdraw(plugin_id, cascade=cascade))
+
+    def revoke(self, plugin_id: str) -> None:
+        self._wait(self._manager.desired.revoke(plugin_id))
 
     def forget(self, plugin_id: str) -> None:
         self.forgotten.append(plugin_id)
@@ -463,7 +541,7 @@ async def test_a_running_server_follows(plugins: Path, tmp_path: Path) -> None:
     """Added, upgraded, rolled back and removed while it serves; the answers change with the files."""
     async with plugin_host(plugins) as host:
         live = InProcess(host.manager)
-        installer = make_installer(plugins, live=live, stored=Recorded())
+        installer = make_installer(plugins, follower=live, stored=Recorded())
 
         async def answers() -> object:
             answer = await host.client.get("/api/v1/quest/version")
@@ -495,7 +573,7 @@ async def test_new_code_that_fails_is_taken_back(case: str, plugins: Path, tmp_p
     """The old version serves and is what lies on disk; a plugin that was new is gone again."""
     async with plugin_host(plugins) as host:
         stored = Recorded()
-        installer = make_installer(plugins, live=InProcess(host.manager), stored=stored)
+        installer = make_installer(plugins, follower=InProcess(host.manager), stored=stored)
         with pytest.raises(RolledBackError):
             await anyio.to_thread.run_sync(lambda: installer.add(offer(tmp_path, 3, BROKEN[case])))
         assert visible(plugins) == {}
@@ -517,7 +595,7 @@ async def test_tables_that_the_failed_version_migrated_are_taken_back(plugins: P
     async with plugin_host(
         plugins, prepare=lambda record, _folder: setattr(stored, "stands_at", record.version)
     ) as host:
-        installer = make_installer(plugins, live=InProcess(host.manager), stored=stored)
+        installer = make_installer(plugins, follower=InProcess(host.manager), stored=stored)
         await anyio.to_thread.run_sync(lambda: installer.add(offer(tmp_path, 1)))
         stored.stands_at = "0001"
         broken = offer(tmp_path, 2, BROKEN["on_enable"])
@@ -529,7 +607,7 @@ async def test_tables_that_the_failed_version_migrated_are_taken_back(plugins: P
 async def test_a_plugin_that_the_plan_holds_back_is_installed_nevertheless(plugins: Path, tmp_path: Path) -> None:
     """It was said before, and it starts when what it waits for comes."""
     async with plugin_host(plugins) as host:
-        installer = make_installer(plugins, live=InProcess(host.manager))
+        installer = make_installer(plugins, follower=InProcess(host.manager))
         done = await anyio.to_thread.run_sync(lambda: installer.add(offer(tmp_path, 1, dependencies=["base"])))
         assert (done.will_run, done.is_live) == (False, False)
         host.assert_state("quest", PluginState.BLOCKED)
@@ -543,11 +621,11 @@ async def test_a_server_that_refuses_live_changes_keeps_its_files(plugins: Path,
     """Several workers cannot follow; nothing is changed under them."""
 
     class Refusing(InProcess):
-        def refresh(self, folder: Path) -> None:
+        def refresh(self, plugin_id: str, folder: Path) -> None:
             raise LiveChangesRefusedError(plugin="quest")
 
     async with plugin_host(plugins) as host:
-        installer = make_installer(plugins, live=Refusing(host.manager))
+        installer = make_installer(plugins, follower=Refusing(host.manager))
         with pytest.raises(RolledBackError, match="WORKERS"):
             await anyio.to_thread.run_sync(lambda: installer.add(offer(tmp_path, 1)))
         assert visible(plugins) == {}
@@ -558,7 +636,7 @@ async def test_a_removal_that_fails_starts_the_plugin_again(plugins: Path, tmp_p
     make_installer(plugins).add(offer(tmp_path, 1))
     write_plugin(plugins, "needs", dependencies=["quest"])
     async with plugin_host(plugins) as host:
-        installer = make_installer(plugins, live=InProcess(host.manager), stored=Recorded("disk full"))
+        installer = make_installer(plugins, follower=InProcess(host.manager), stored=Recorded("disk full"))
         with pytest.raises(PluginError, match="disk full"):
             await anyio.to_thread.run_sync(lambda: installer.remove("quest", data=DataMode.EXPORT, cascade=True))
         assert (await host.client.get("/api/v1/quest/version")).json() == 1
@@ -572,7 +650,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.integration.platform.test_install import Recorded, make_installer
-from pixsim7_backend.infrastructure.plugins._install import DataMode
+from pixsim7_backend.infrastructure.plugins._installing.install import DataMode
 what, step, plugins, source, mode = sys.argv[1:]
 seen = []
 def reached(name):
@@ -639,6 +717,24 @@ def test_a_kill_leaves_the_old_or_the_new_whole(what: str, step: str, mode: str,
     assert visible(plugins) == states[-1]
     assert not (plugins / ".pixsim7" / "journal").exists()
     assert len(list((plugins / ".pixsim7").glob("former/quest/*"))) <= 1
+
+
+def test_a_directory_that_cannot_be_put_in_order_stops_no_start(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a disk that is read-only or full the log says so, and the other plugins start."""
+    make_installer(plugins).add(offer(tmp_path, 1))
+    killed_at("upgrade", "former-moved-away", plugins, offer(tmp_path, 2))
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", full)
+        finish_interrupted([plugins])
+    assert "cannot be undone: [Errno 28] No space left on device" in caplog.text
+    finish_interrupted([plugins])
+    assert version_in(plugins) == "1.0.0"
 
 
 async def test_a_server_that_starts_after_a_kill_finds_the_plugin(plugins: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginEvents, PluginState, init_plugin_manager, plugin_hooks, ports
-from pixsim7_backend.infrastructure.plugins._ownership import running_as_host
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import running_as_host
 from pixsim7_backend.infrastructure.plugins.errors import (
     AppWideRegistrationError,
     AsyncHookError,
@@ -192,6 +192,36 @@ async def test_a_broken_plugin_fails_alone(case: str, tmp_path: Path) -> None:
         assert (await host.client.get("/api/v1/healthy/hello")).status_code == 200
         assert (await host.client.get("/api/v1/needs-broken/hello")).status_code == 404
         assert not [name for name in sys.modules if name.endswith((".broken", ".needs_broken"))]
+
+
+ENDLESS = """
+async def forever():
+    await asyncio.sleep(60)  # here
+
+async def on_enable():
+    await forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("async def on_load(app): ...  # here", "is async"),
+        ("def on_load(app):  # here\n    return asyncio.sleep(0)", "is async"),
+        (ENDLESS, "was cancelled after 0.1 s"),
+        ("def on_enable():  # here\n    import time\n    time.sleep(0.2)", "took 0."),
+        ('@router.get("/healthy/hello")  # here\ndef mine(): ...', "GET /api/v1/healthy/hello of plugin 'zealous'"),
+    ],
+)
+async def test_errors_about_hooks_and_routes_name_file_and_line(code: str, line: str, tmp_path: Path) -> None:
+    """A hook of the wrong kind, one that does not end, and a route that is taken are shown where they are written."""
+    write_plugin(tmp_path, "healthy", HELLO)
+    file = write_plugin(tmp_path, "zealous", f"router = APIRouter()\n{code}") / "manifest.py"
+    number = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "# here" in text)
+    async with plugin_host(tmp_path, hook_timeout=0.1) as host:
+        reason = str(host.assert_state("zealous", PluginState.FAILED).reason)
+        assert line in reason
+        assert f"{file}:{number})" in reason
 
 
 async def test_what_a_failing_hook_had_registered_is_undone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,75 @@ async def test_validator_that_raises_blocks_only_its_plugin(tmp_path: Path) -> N
         host.assert_state("other", PluginState.ENABLED)
 
 
+TALKATIVE = """
+from pydantic import BaseModel, Field, SecretStr, field_validator
+class settings_model(BaseModel):
+    keys: list[SecretStr] = []
+    either: int | list[int] = 1
+    ratio: float = 1.0
+    label: str = ""
+    @field_validator("keys")
+    @classmethod
+    def check(cls, keys):
+        for key in keys:
+            raise ValueError(f"{key.get_secret_value()!r} is no key")
+        return keys
+"""
+
+
+@pytest.mark.parametrize("raises", ["ValueError", "RuntimeError"])
+async def test_secret_in_what_a_validator_raises_is_masked(
+    raises: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plugin's own text is kept but for the secret, at start and at a change; no traceback and no log has it."""
+    write_plugin(tmp_path, "shop", TALKATIVE.replace("ValueError", raises))
+    patch = {"keys": ["t0p-s3cret\n"]}
+    async with plugin_host(tmp_path, cipher=CIPHER) as host:
+        with pytest.raises(PluginSettingsError, match=r"'\*{10}' is no key") as caught:
+            await host.manager.change_settings("shop", patch)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value)) + str(caught.value.to_json())
+    monkeypatch.setenv("PLUGIN_SHOP__KEYS", '["t0p-s3cret\\n"]')
+    async with plugin_host(tmp_path, cipher=CIPHER) as host:
+        assert "'**********' is no key" in str(host.assert_state("shop", PluginState.BLOCKED).reason)
+    assert "s3cret" not in caplog.text
+
+
+async def test_problem_names_a_place_in_the_document(tmp_path: Path) -> None:
+    """The alternatives of a union are no part of where a value is written."""
+    write_plugin(tmp_path, "shop", TALKATIVE)
+    async with plugin_host(tmp_path) as host:
+        with pytest.raises(PluginSettingsError) as caught:
+            await host.manager.change_settings("shop", {"either": "many"})
+        assert caught.value.fields["settings"] == ("either", "either")
+        assert "store either = 1, or null to remove it" in str(caught.value)
+
+
+def _nested(levels: int) -> Any:
+    return [_nested(levels - 1)] if levels else 1
+
+
+UNSTORABLE = {
+    "NUL": ({"label": "a\0b"}, "text must not contain NUL characters"),
+    "half a pair": ({"label": "\ud800"}, "text must not contain lone surrogates"),
+    "name": ({"\0": 1}, "text must not contain NUL characters"),
+    "infinite": ({"ratio": float("inf")}, "numbers must be finite"),
+    "deep": ({"either": _nested(500)}, "JSON must not be nested deeper than 64 levels"),
+    "long": ({"label": "x" * (1 << 20)}, "JSON must not be longer than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize(("patch", "problem"), UNSTORABLE.values(), ids=list(UNSTORABLE))
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_what_cannot_be_stored_is_refused(
+    patch: dict[str, Any], problem: str, enabled: bool, tmp_path: Path
+) -> None:
+    """The same everywhere, whatever the store and whether the plugin's code is known."""
+    write_plugin(tmp_path, "shop", TALKATIVE, enabled=enabled)
+    async with plugin_host(tmp_path, cipher=CIPHER) as host:
+        with pytest.raises(PluginSettingsError, match=problem):
+            await host.manager.change_settings("shop", patch)
+
+
 async def test_settings_model_must_be_a_model(tmp_path: Path) -> None:
     """Another export of that name fails the plugin, and so does one that JSON cannot describe."""
     write_plugin(tmp_path, "dict", "settings_model = {}")
@@ -245,6 +315,24 @@ async def test_unknown_setting_is_warned_of(
         "Setting greetng of plugin 'shop' (environment variable PLUGIN_SHOP__GREETNG) is unknown;"
         " did you mean 'greeting'?"
     ) in caplog.text
+
+
+async def test_value_that_json_cannot_carry_is_shown_as_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML has dates and infinity: neither the view of what is in force nor that of what is wrong breaks on them."""
+    monkeypatch.chdir(tmp_path)
+    write_plugin(tmp_path / "plugins", "shop", TALKATIVE)
+    write_config(tmp_path, "plugins: {shop: {ratio: .inf}}")
+    async with plugin_host("plugins") as host:
+        view = host.manager.view_settings("shop").to_json()
+        assert json.loads(json.dumps(view, allow_nan=False))["values"]["ratio"] == "inf"
+    write_config(tmp_path, "plugins: {shop: {ratio: 2030-01-31, keys: [.nan]}}")
+    async with plugin_host("plugins") as host:
+        host.assert_state("shop", PluginState.BLOCKED)
+        view = host.manager.view_settings("shop").to_json()
+        assert json.loads(json.dumps(view, allow_nan=False))["values"] == {
+            "ratio": "2030-01-31",
+            "keys": ["**********"],
+        }
 
 
 # --- changing -----------------------------------------------------------------------------------------
@@ -335,25 +423,101 @@ async def test_operator_who_is_late_gets_a_conflict(tmp_path: Path) -> None:
         assert (await shown(host))["greeting"] == "first"
 
 
-async def test_plugins_without_known_settings_say_so(tmp_path: Path) -> None:
-    """One that has none, one that is off and was never imported, and one that was off only for a while."""
+async def test_plugin_without_settings_says_so(tmp_path: Path) -> None:
+    """Neither looking nor changing is possible, and one that was removed has none any more."""
     write_plugin(tmp_path, "plain")
-    write_plugin(tmp_path, "off", SHOP, enabled=False)
     write_plugin(tmp_path, "shop", SHOP)
     async with plugin_host(tmp_path) as host:
+        await host.manager.withdraw("shop")
         for plugin, problem in (
             ("plain", "plugin 'plain' has no settings; it exports no `settings_model`"),
-            ("off", "plugin 'off' is disabled, so its settings are not known; enable it first"),
+            ("shop", "plugin 'shop' is removed, so it has no settings any more"),
         ):
             with pytest.raises(NoSettingsError) as caught:
                 host.manager.view_settings(plugin)
             assert str(caught.value) == problem
             with pytest.raises(NoSettingsError):
                 await host.manager.change_settings(plugin, {"greeting": "x"})
+
+
+async def test_plugin_that_was_switched_off_is_configured_by_its_model(tmp_path: Path) -> None:
+    """Its code is still in memory: wrong values are refused at once, right ones are in force when it is back."""
+    write_plugin(tmp_path, "shop", SHOP)
+    async with plugin_host(tmp_path) as host:
         await host.manager.disable("shop")
+        with pytest.raises(PluginSettingsError):
+            await host.manager.change_settings("shop", {"discount": 2})
         await host.manager.change_settings("shop", {"greeting": "back"})
         await host.manager.enable("shop")
         assert (await shown(host))["greeting"] == "back"
+
+
+async def test_settings_of_a_plugin_that_was_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows what is secret: all is masked and stored encrypted; it is in force once the plugin is enabled."""
+    monkeypatch.chdir(tmp_path)
+    write_plugin(tmp_path / "plugins", "shop", SHOP, enabled=False)
+    write_config(tmp_path, "plugins: {shop: {limits: {per_day: 20, names: [file]}}}")
+    monkeypatch.setenv("PLUGIN_SHOP__API_KEY", "t0p-s3cret")
+    store = FileStateStore(tmp_path / "state.json")
+    async with plugin_host("plugins", store=store, cipher=CIPHER) as host:
+        await host.manager.change_settings("shop", {"greeting": "hi", "discount": 0.5, "limits": {"names": ["a"]}})
+        await host.manager.change_settings("shop", {"greeting": "**********", "discount": None})
+        view = host.manager.view_settings("shop")
+        host.assert_state("shop", PluginState.DISABLED)
+        assert view.values == {
+            "limits": {"per_day": "**********", "names": "**********"},
+            "api_key": "**********",
+            "greeting": "**********",
+        }
+        assert view.sources == {
+            "limits.per_day": "config.yaml",
+            "limits.names": "stored settings",
+            "api_key": "environment variable PLUGIN_SHOP__API_KEY",
+            "greeting": "stored settings",
+        }
+        assert list(view.problems) == [
+            (
+                "the plugin is disabled, and its code, which says what can be set, is not imported: values are masked,"
+                " and are checked when it is enabled"
+            )
+        ]
+        assert '"hi"' not in store.file.read_text()
+        await host.manager.enable("shop")
+        assert await shown(host) == {
+            "greeting": "hi",
+            "discount": 0.1,
+            "limits": {"per_day": 20, "names": ["a"]},
+            "api_key": "**********",
+        }
+        assert host.manager.view_settings("shop").values["greeting"] == "hi"
+
+
+async def test_wrong_value_for_a_plugin_that_was_never_imported_holds_it_back(tmp_path: Path) -> None:
+    """Enabling names the value and where it is; setting it right starts the plugin, also over a value sealed whole."""
+    write_plugin(tmp_path, "shop", SHOP, enabled=False)
+    store = MemoryStateStore()
+    async with plugin_host(tmp_path, store=store, cipher=CIPHER) as host:
+        await host.manager.change_settings("shop", {"limits": ["few"], "greetng": "x", "discount": 0.5})
+        with pytest.raises(
+            PluginSettingsError, match=r"limits \(stored settings\): input should be a valid dictionary"
+        ):
+            await host.manager.enable("shop")
+        host.assert_state("shop", PluginState.BLOCKED)
+        hidden = dict.fromkeys(("limits", "greetng", "discount"), "**********")
+        assert host.manager.view_settings("shop").values == hidden
+        await host.manager.change_settings("shop", {"limits": {"per_day": 3}, "greeting": "hi"})
+        host.assert_state("shop", PluginState.ENABLED)
+        assert (await shown(host))["limits"] == {"per_day": 3, "names": []}
+    assert store.state.settings["shop"]["limits"] == {"per_day": 3}
+
+
+async def test_without_a_cipher_a_plugin_that_was_never_imported_is_not_configured(tmp_path: Path) -> None:
+    """What may be a secret is not stored in clear; the refusal says where it can be set."""
+    write_plugin(tmp_path, "shop", SHOP, enabled=False)
+    async with plugin_host(tmp_path) as host:
+        with pytest.raises(SecretStorageError, match="set PLUGIN_SHOP__GREETING in the environment instead"):
+            await host.manager.change_settings("shop", {"greeting": "hi"})
+        assert host.manager.view_settings("shop").values == {}
 
 
 async def test_plugin_that_fails_with_its_new_settings_says_why(tmp_path: Path) -> None:

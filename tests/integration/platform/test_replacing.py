@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import weakref
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins import PluginState, plugin_hooks, ports
-from pixsim7_backend.infrastructure.plugins._ownership import running_as_host
+from pixsim7_backend.infrastructure.plugins import PluginState, _replacement, plugin_hooks, ports
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import running_as_host
 from pixsim7_backend.infrastructure.plugins.errors import (
+    ImportTimeoutError,
     PluginError,
     ReplacementRefusedError,
     RouteConflictError,
+    StateNotHandedOverError,
+    StoppingError,
     UndeclaredImportError,
 )
 from pixsim7_backend.infrastructure.plugins.testing import plugin_host, write_plugin
@@ -291,3 +296,255 @@ async def test_old_code_dies(tmp_path: Path) -> None:
         await host.client.get("/openapi.json")
         gc.collect()
         assert [each() for each in watched] == [None, None, None]
+
+
+FAILING_STATE = """
+def on_unload():
+    raise KeyError("lost")
+def on_load(app, state=None):
+    app.state.quest_state = state
+"""
+
+
+@pytest.mark.parametrize("replace", ["beside", "stop-first"])
+async def test_code_that_cannot_hand_over_its_state_is_replaced_only_without_it(replace: str, tmp_path: Path) -> None:
+    """The error says where it failed and what to do; the old code serves on, until its state may be lost."""
+    write_plugin(tmp_path, "quest", version(1, FAILING_STATE), replace=replace)
+    async with plugin_host(tmp_path) as host:
+        write_plugin(tmp_path, "quest", version(2, FAILING_STATE), replace=replace)
+        with pytest.raises(StateNotHandedOverError) as refused:
+            await host.manager.reload("quest")
+        manifest = tmp_path / "quest" / "manifest.py"
+        line = version(1, FAILING_STATE).splitlines().index('    raise KeyError("lost")')
+        header = manifest.read_text().partition("\nVERSION")[0].count("\n") + 1
+        assert str(refused.value) == (
+            "plugin 'quest' was not replaced, since its state would be lost: on_unload of plugin 'quest' raised"
+            f" KeyError: 'lost' ({manifest}:{header + line});"
+            " to lose it, `pixsim7 plugins reload quest --discard-state`"
+        )
+        assert (await host.client.get("/api/v1/quest/version")).json() == 1
+        host.assert_state("quest", PluginState.ENABLED)
+        await host.manager.reload("quest", discard_state=True)
+        assert (await host.client.get("/api/v1/quest/version")).json() == 2
+        assert host.app.state.quest_state is None
+
+
+async def test_state_is_handed_over_when_the_old_code_stops_first(tmp_path: Path) -> None:
+    """It is asked for after on_disable; when the new code fails, the old one gets it back."""
+    counting = """
+COUNT = 0
+@router.post("/count")
+def count() -> int:
+    global COUNT
+    COUNT += 1
+    return COUNT
+def on_disable():
+    global COUNT
+    COUNT += 10
+def on_unload():
+    return {{"count": COUNT}}
+def on_load(app, state=None):
+    global COUNT
+    COUNT = state["count"] if state else 0
+    {more}
+"""
+    write_plugin(tmp_path, "quest", counting.format(more=""), replace="stop-first")
+    async with plugin_host(tmp_path) as host:
+        assert (await host.client.post("/api/v1/quest/count")).json() == 1
+        await host.manager.reload("quest")
+        assert (await host.client.post("/api/v1/quest/count")).json() == 12
+        write_plugin(tmp_path, "quest", counting.format(more="raise RuntimeError('no')"), replace="stop-first")
+        with pytest.raises(PluginError, match="no"):
+            await host.manager.reload("quest")
+        assert host.assert_state("quest", PluginState.ENABLED).generation == 2
+        assert (await host.client.post("/api/v1/quest/count")).json() == 23
+
+
+async def test_code_that_leaves_something_behind_runs_again_when_its_replacement_fails(tmp_path: Path) -> None:
+    """A hook that fails on the way down does not take away what the old code is needed for."""
+    code = "def on_disable(): raise RuntimeError('stuck')"
+    write_plugin(tmp_path, "quest", version(1, code), replace="stop-first")
+    async with plugin_host(tmp_path) as host:
+        write_plugin(tmp_path, "quest", "def on_load(app): raise RuntimeError('new')", replace="stop-first")
+        with pytest.raises(PluginError, match="new"):
+            await host.manager.reload("quest")
+        assert (await host.client.get("/api/v1/quest/version")).json() == 1
+
+
+@pytest.mark.parametrize("replace", ["beside", "stop-first"])
+async def test_manifests_change_with_the_code(replace: str, tmp_path: Path) -> None:
+    """A plugin, and one that imports from it, need a third one from now on: reloading the first is enough."""
+    write_plugin(tmp_path, "third", "NUMBER = 3")
+    write_plugin(tmp_path, "base", version(1), replace=replace)
+    importer = "from ..base.manifest import VERSION\n@router.get('/base')\ndef base() -> int: return VERSION"
+    write_plugin(tmp_path, "top", importer, dependencies=["base"])
+    async with plugin_host(tmp_path) as host:
+        number = "from ..third.manifest import NUMBER\n"
+        write_plugin(tmp_path, "base", number + version(2), replace=replace, dependencies=["third"])
+        more = importer.replace("return VERSION", "return VERSION + NUMBER")
+        write_plugin(tmp_path, "top", number + more, dependencies=["base", "third"])
+        await host.manager.reload("base")
+        assert (await host.client.get("/api/v1/top/base")).json() == 5
+        assert host.manager.plan().order == ("third", "base", "top")
+        assert host.record("top").generation == 2
+
+
+async def test_what_does_not_run_is_imported_anew_when_it_starts(tmp_path: Path) -> None:
+    """A plugin that is off, or waits for one that is off, changes on disk: what starts later is the new code."""
+    write_plugin(tmp_path, "base", version(1))
+    write_plugin(tmp_path, "top", version(1), dependencies=["base"])
+    async with plugin_host(tmp_path) as host:
+        await host.manager.disable("base", cascade=True)
+        for plugin, more in (("base", {}), ("top", {"dependencies": ["base"]})):
+            write_plugin(tmp_path, plugin, version(2), version="1.1.0", **more)
+            with pytest.raises(PluginError):
+                await host.manager.reload(plugin)
+            assert host.record(plugin).version == "1.1.0"
+        await host.manager.enable("base")
+        for plugin in ("base", "top"):
+            assert (await host.client.get(f"/api/v1/{plugin}/version")).json() == 2
+
+
+async def test_importers_of_importers_are_replaced_too(tmp_path: Path) -> None:
+    """Three deep, whatever their names are: all of them serve what the first one says now."""
+    write_plugin(tmp_path, "zero", version(1))
+    for plugin, needed in (("third", "zero"), ("second", "third"), ("first", "second")):
+        code = f"from ..{needed}.manifest import VERSION\n@router.get('/it')\ndef it() -> int: return VERSION"
+        write_plugin(tmp_path, plugin, code, dependencies=[needed])
+    async with plugin_host(tmp_path) as host:
+        write_plugin(tmp_path, "zero", version(2))
+        assert host.manager.preview_reload("zero").replace == ("zero", "third", "second", "first")
+        await host.manager.reload("zero")
+        for plugin in ("third", "second", "first"):
+            assert (await host.client.get(f"/api/v1/{plugin}/it")).json() == 2
+
+
+RAISING = {
+    "interrupt": "raise KeyboardInterrupt",
+    "exit": "import sys; sys.exit(3)",
+    "cancelled": "raise asyncio.CancelledError",
+    "generator": "raise GeneratorExit",
+    "own": "class Own(BaseException): ...\nraise Own",
+}
+PLACES = {
+    "import": "{code}",
+    "on_load": "def on_load(app):\n    raise_it()",
+    "on_unload": "def on_unload():\n    raise_it()",
+    "on_enable": "async def on_enable():\n    raise_it()",
+    "health": "async def health():\n    raise_it()",
+    "lifespan": """
+from contextlib import asynccontextmanager
+@asynccontextmanager
+async def lifespan(app):
+    sys.exit(3)
+    yield
+router = APIRouter(prefix="/quest", lifespan=lifespan)
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        *(("import", what) for what in RAISING),
+        *(("on_load", what) for what in RAISING if what != "interrupt"),  # in the main thread it is the operator's
+        *(("on_enable", what) for what in ("exit", "cancelled")),
+        ("health", "exit"),
+        ("lifespan", "exit"),
+    ],
+)
+async def test_no_exception_gets_out_of_new_code(place: str, what: str, tmp_path: Path) -> None:
+    """Whatever it raises refuses the reload and nothing else: neither the loop nor the change takes it for its own."""
+    write_plugin(tmp_path, "quest", version(1))
+    async with plugin_host(tmp_path) as host:
+        function = "import sys\ndef raise_it():\n    " + RAISING[what].replace("\n", "\n    ") + "\n"
+        code = PLACES[place].format(code=RAISING[what]) if place == "import" else PLACES[place]
+        write_plugin(tmp_path, "quest", version(2, function + code))
+        with pytest.raises(PluginError):
+            await host.manager.reload("quest")
+        assert (await host.client.get("/api/v1/quest/version")).json() == 1
+        write_plugin(tmp_path, "quest", version(3))
+        await host.manager.reload("quest")
+        assert (await host.client.get("/api/v1/quest/version")).json() == 3
+
+
+async def test_an_import_that_hangs_is_left_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says in which line; the old code serves, others can be changed, and the server can stop."""
+    monkeypatch.setattr(_replacement, "_LONGEST_IMPORT", 0.3)
+    event = sys.modules["pixsim7_test_event"] = ModuleType("pixsim7_test_event")
+    ending = event.__dict__["ENDING"] = threading.Event()
+    try:
+        for plugin in ("quest", "other"):
+            write_plugin(tmp_path, plugin, version(1))
+        async with plugin_host(tmp_path) as host:
+            folder = write_plugin(tmp_path, "quest", "import pixsim7_test_event\npixsim7_test_event.ENDING.wait()")
+            lines = (folder / "manifest.py").read_text().splitlines()
+            with pytest.raises(ImportTimeoutError) as refused:
+                await host.manager.reload("quest")
+            line = lines.index("pixsim7_test_event.ENDING.wait()") + 1
+            assert f"is left to itself at {folder}/manifest.py:{line};" in str(refused.value)
+            assert (await host.client.get("/api/v1/quest/version")).json() == 1
+            write_plugin(tmp_path, "other", version(2))
+            await host.manager.reload("other")
+            assert (await host.client.get("/api/v1/other/version")).json() == 2
+            (hanging,) = [each for each in threading.enumerate() if each.name == "importing quest"]
+            ending.set()
+            await asyncio.to_thread(hanging.join)
+            write_plugin(tmp_path, "quest", version(2))
+            await host.manager.reload("quest")
+            assert (await host.client.get("/api/v1/quest/version")).json() == 2
+    finally:
+        ending.set()
+        del sys.modules["pixsim7_test_event"]
+
+
+async def test_changes_that_wait_when_the_server_stops_are_refused(tmp_path: Path) -> None:
+    """The change under way ends, the one behind it does not begin, and nothing runs afterwards."""
+    slow = "async def on_enable(): await asyncio.sleep(0.2)"
+    write_plugin(tmp_path, "quest", version(1))
+    async with plugin_host(tmp_path) as host:
+        write_plugin(tmp_path, "quest", version(2, slow))
+        under_way = asyncio.create_task(host.manager.reload("quest"))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(host.manager.reload("quest"))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(host.manager.disable_all())
+        assert (await under_way).generation == 2
+        with pytest.raises(StoppingError, match="'quest' was not changed, since the server stops"):
+            await waiting
+        await stopping
+        with pytest.raises(StoppingError):
+            await host.manager.enable("quest")
+        host.assert_state("quest", PluginState.DISABLED)
+
+
+async def test_many_generations_finish_at_once(tmp_path: Path) -> None:
+    """Each answers the requests that it began, however many newer ones there are, and goes with its last answer."""
+    waiting = """
+import builtins
+@router.get('/wait')
+async def wait() -> int:
+    await builtins.quest_gate.wait()
+    return VERSION
+"""
+    import builtins
+
+    gate = builtins.__dict__["quest_gate"] = asyncio.Event()
+    try:
+        write_plugin(tmp_path, "quest", version(1, waiting))
+        async with plugin_host(tmp_path) as host:
+            requests = []
+            for number in range(2, 8):
+                requests.append(asyncio.create_task(host.client.get("/api/v1/quest/wait")))
+                await asyncio.sleep(0.01)
+                write_plugin(tmp_path, "quest", version(number, waiting))
+                await host.manager.reload("quest")
+            gate.set()
+            assert [(await request).json() for request in requests] == list(range(1, 7))
+            await host.manager.settle()
+            report = host.manager.find_report("quest")
+            assert report is not None
+            assert report.is_clean
+            assert host.manager.find_leaks() == ()
+    finally:
+        del builtins.__dict__["quest_gate"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +30,13 @@ from tests.databases import fresh_database
 
 Open = Callable[[], StateStore]
 
-STATE = DesiredState(switched={"a": True, "b": False}, settings={"b": {"limit": 3, "names": ["x", "y"]}})
+DECISION = {"at": "2026-01-02T03:04:05+00:00", "by": "user 7", "plugin": "b", "granted": ["db:read"], "declined": []}
+STATE = DesiredState(
+    switched={"a": True, "b": False},
+    settings={"b": {"limit": 3, "names": ["x", "y"]}},
+    grants={"b": {"granted": ["db:read"], "declined": ["net:example.org"]}},
+    audit=(DECISION,),
+)
 
 
 @pytest.fixture(params=["memory", "file", "sqlite", "postgresql"])
@@ -59,7 +69,18 @@ def test_what_was_saved_is_there_at_the_next_start(open_store: Open) -> None:
     assert open_store().load() == saved
     smaller = DesiredState(switched={"c": True})
     assert open_store().save(smaller, expected_version=1).version == 2
-    assert store.load() == DesiredState(switched={"c": True}, version=2)
+    assert store.load() == DesiredState(switched={"c": True}, audit=STATE.audit, version=2)
+
+
+def test_nobody_takes_anything_back_from_the_audit(open_store: Open) -> None:
+    """What a state that is saved says of the past does not count; what it adds does."""
+    store, later = open_store(), {**DECISION, "by": "user 8"}
+    assert store.load().audit == ()
+    store.save(STATE, expected_version=0)
+    forged = replace(STATE, audit=({**DECISION, "by": "nobody"}, later))
+    saved = open_store().save(forged, expected_version=1)
+    assert store.load() == saved
+    assert saved.audit == (DECISION, later)
 
 
 def test_who_is_late_gets_a_conflict(open_store: Open) -> None:
@@ -73,7 +94,7 @@ def test_who_is_late_gets_a_conflict(open_store: Open) -> None:
     first.save(DesiredState(), expected_version=1)
     with pytest.raises(StateConflictError):
         second.save(STATE, expected_version=1)
-    assert second.load() == DesiredState(version=2)
+    assert second.load() == DesiredState(audit=STATE.audit, version=2)
 
 
 def test_of_simultaneous_saves_one_wins(open_store: Open) -> None:
@@ -152,7 +173,7 @@ def test_a_crash_before_the_move_leaves_the_old_file(tmp_path: Path, monkeypatch
         patch.setattr(Path, "replace", die)
         with pytest.raises(Killed):
             store.save(DesiredState(), expected_version=1)
-    assert store.load() == DesiredState(switched=STATE.switched, settings=STATE.settings, version=1)
+    assert store.load() == replace(STATE, version=1)
 
 
 DAMAGED = {
@@ -197,6 +218,70 @@ def test_file_that_is_a_directory_is_an_error(tmp_path: Path) -> None:
         FileStateStore(tmp_path / "state.json").load()
 
 
+NOWHERE = {
+    "a file in the way": lambda place: place / "taken" / "state.json",
+    "a place of the system": lambda _: Path("/proc/plugin-state/state.json"),
+}
+
+
+@pytest.mark.parametrize("find", NOWHERE.values(), ids=list(NOWHERE))
+def test_place_that_cannot_be_written_matters_only_when_storing(find: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Reading finds nothing kept, so that an app starts; a change is refused with the place and the way out."""
+    (tmp_path / "taken").write_text("")
+    store = FileStateStore(find(tmp_path))
+    assert store.load() == DesiredState()
+    with pytest.raises(StateUnavailableError) as caught:
+        store.save(STATE, expected_version=0)
+    assert str(caught.value).startswith(
+        f"the desired state of the plugins in {store.file} cannot be used: it cannot be"
+    )
+    assert str(caught.value).endswith("or name another directory with DATA_DIR; then repeat the change")
+
+
+def test_full_disk_leaves_what_was_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is refused, the file is as it was, and when there is room again the next change is stored."""
+    store = FileStateStore(tmp_path / "state.json")
+    kept = store.save(STATE, expected_version=0)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StateUnavailableError, match="No space left on device"):
+            store.save(DesiredState(), expected_version=1)
+    assert store.load() == kept
+    assert store.save(DesiredState(), expected_version=1).version == 2
+
+
+_WRITER = """
+import sys
+from pixsim7_backend.infrastructure.plugins import DesiredState, FileStateStore
+store = FileStateStore(sys.argv[1])
+state = store.load()
+while True:
+    names = {f"plugin-{number}": state.version % 2 == 0 for number in range(2000)}
+    state = store.save(DesiredState(switched=names), expected_version=state.version)
+    print(state.version, flush=True)
+"""
+
+
+def test_file_is_whole_however_often_its_writer_is_killed(tmp_path: Path) -> None:
+    """Ten times a process that writes on and on is killed; each time what it had stored last is there, or the next."""
+    store = FileStateStore(tmp_path / "state.json")
+    for number in range(10):
+        command = [sys.executable, "-c", _WRITER, str(store.file)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        stored = [int(writer.stdout.readline()) for _ in range(1 + number)]
+        writer.kill()
+        stored += [int(line) for line in writer.communicate(timeout=30)[0].splitlines()]
+        found = store.load()
+        assert found.version in (stored[-1], stored[-1] + 1)
+        assert len(found.switched) == 2000
+        assert len(set(found.switched.values())) == 1
+
+
 def test_file_can_be_read_by_people(tmp_path: Path) -> None:
     """It is indented JSON with a format number."""
     store = FileStateStore(tmp_path / "state.json")
@@ -206,6 +291,8 @@ def test_file_can_be_read_by_people(tmp_path: Path) -> None:
         "version": 1,
         "switched": {"a": True, "b": False},
         "settings": {"b": {"limit": 3, "names": ["x", "y"]}},
+        "grants": {"b": {"granted": ["db:read"], "declined": ["net:example.org"]}},
+        "audit": [DECISION],
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import os
+import resource
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
@@ -300,3 +302,78 @@ async def test_operators_see_what_is_not_live(tmp_path: Path) -> None:
         assert "syntax error" in seen["reload_error"]["message"]
         assert (seen["state"], seen["generation"]) == ("enabled", 1)
         assert seen["record_version"] > before["record_version"]
+
+
+def branch(directory: Path, number: int) -> None:
+    """Write five plugins as one branch of a repository has them: names, dependencies and folders differ."""
+    for path in directory.iterdir():
+        shutil.rmtree(path)
+    write_plugin(directory, "base", f"NAME_{number} = {number}\n" + version(number), version=f"{number}.0.0")
+    needs = [f"base>={number},<{number + 1}", f"only-{number}"]
+    imports = f"from ..base.manifest import NAME_{number}\nfrom ..only_{number}.manifest import ONLY\n"
+    for plugin in ("alpha", "omega"):
+        write_plugin(directory, plugin, imports + version(number), dependencies=needs)
+    write_plugin(directory, f"only-{number}", "ONLY = 1\n" + version(number), dependencies=["base"])
+    write_plugin(directory, "top", "from ..omega.manifest import NAME_" + f"{number}\n" + version(number),
+                 dependencies=["omega"])  # fmt: skip
+
+
+async def test_a_whole_branch_may_change_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Names, version ranges, dependencies and folders change together, there and back: all of it is live in the end."""
+    branch(tmp_path, 1)
+    async with plugin_host(tmp_path) as host, watch_plugins(host.manager, settle=0.2):
+        for number in (2, 1, 2):
+            branch(tmp_path, number)
+            for plugin in ("base", "alpha", "omega", "top", f"only-{number}"):
+                await answers(host, plugin, number)
+            await until(lambda gone=f"only-{3 - number}": host.record(gone).state is PluginState.REMOVED)
+            await until(lambda: host.manager.reload_errors == {})
+    assert [record.getMessage() for record in errors(caplog)] == []
+
+
+async def test_folders_that_are_links_are_followed(tmp_path: Path) -> None:
+    """A plugin that lives elsewhere and is linked into the directory, and a directory that is a link itself."""
+    real = write_plugin(tmp_path / "elsewhere", "quest", version(1))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "plugins").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "quest").symlink_to(real)
+    async with plugin_host(tmp_path / "plugins") as host, watch_plugins(host.manager):
+        write_plugin(tmp_path / "plugins", "guild", version(1))
+        await answers(host, "guild", 1)
+        write_plugin(tmp_path / "elsewhere", "quest", version(2))
+        await answers(host, "quest", 2)
+
+
+async def test_times_and_sizes_may_lie(tmp_path: Path) -> None:
+    """Other content of the same size under the same time is noticed, and so is a file from the future."""
+    folder = write_plugin(tmp_path, "quest", version(1))
+    file = folder / "manifest.py"
+    async with plugin_host(tmp_path) as host, watch_plugins(host.manager):
+        before = file.stat()
+        file.write_text(file.read_text().replace("VERSION = 1", "VERSION = 2"))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (file.stat().st_mtime_ns, file.stat().st_size) == (before.st_mtime_ns, before.st_size)
+        await answers(host, "quest", 2)
+        file.write_text(file.read_text().replace("VERSION = 2", "VERSION = 3"))
+        os.utime(file, (4e9, 4e9))
+        await answers(host, "quest", 3)
+        file.write_text(file.read_text().replace("VERSION = 3", "VERSION = 4"))
+        await answers(host, "quest", 4)
+
+
+async def test_a_system_without_room_for_a_watch_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more watchers than the system allows: the error names the settings that decide."""
+    async with plugin_host(tmp_path) as host:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
+        for descriptor in used[:-4]:
+            os.close(descriptor)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used[0], hard))
+            with pytest.raises(ConfigurationError, match=r"max_user_instances, or set WATCHFILES_FORCE_POLLING=true"):
+                async with watch_plugins(host.manager):
+                    pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in used[-4:]:
+                os.close(descriptor)

@@ -12,7 +12,7 @@ from starlette.routing import Host, Mount, Router
 from starlette.websockets import WebSocket
 
 from pixsim7_backend.infrastructure.plugins._dispatch import PluginMount, PluginRoute, find_conflicts
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey
 from tests.integration.compat.twins import PluginSpec, mount_of
 
 
@@ -55,9 +55,10 @@ def test_same_shape_twice() -> None:
     app = FastAPI()
     one, two = mount(app, "one", ("GET", "/x/{a}")), mount(app, "two", ("GET", "/x/{b}"), ("PUT", "/x/{b}"))
     (error,) = find_conflicts(app, [one, two])
+    place = f"{__name__}.endpoint, {__file__}:{endpoint.__code__.co_firstlineno}"
     assert str(error) == (
-        f"GET /api/x/{{b}} of plugin 'two' ({__name__}.endpoint) is already served by plugin 'one' "
-        f"({__name__}.endpoint); change one of the two paths, or disable one of the two"
+        f"GET /api/x/{{b}} of plugin 'two' ({place}) is already served by plugin 'one' "
+        f"({place}); change one of the two paths, or disable one of the two"
     )
 
 

@@ -63,6 +63,14 @@ async def test_host_routes_win_even_when_added_later() -> None:
     assert await say(app, "/nowhere") == "everything"
 
 
+async def test_an_app_without_routes_gets_the_plugins() -> None:
+    """Neither documents nor routes of its own: there is nothing to stand beside, and the plugins are served."""
+    app = FastAPI(openapi_url=None)
+    assert not app.router.routes
+    PluginRoute.install(app).publish(greeting(app))
+    assert await say(app) == "plugin x"
+
+
 async def test_install_is_idempotent_and_uninstall_complete() -> None:
     """A second install returns the same route; uninstalling leaves the app as it was."""
     app = FastAPI()

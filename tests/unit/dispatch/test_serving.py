@@ -14,7 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.websockets import WebSocket
 
 from pixsim7_backend.infrastructure.plugins._dispatch import PluginMount, PluginRoute
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, current_app, current_owner, running
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, current_app, current_owner, running
 from tests.integration.compat.twins import PluginSpec, converse, mount_of, request
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pixsim7_backend.infrastructure.plugins._plan import Candidate
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
 from pixsim7_backend.infrastructure.plugins.errors import MissingManifestError
 from pixsim7_backend.infrastructure.plugins.records import PluginSource, SourceRank
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest

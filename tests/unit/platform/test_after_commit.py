@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from pixsim7_backend.infrastructure.plugins._hooks import HookBus
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Owner, current_owner, running_as
+from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Entry, Owner, current_owner, running_as
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixsim7_backend.infrastructure.plugins._archive import unpack
-from pixsim7_backend.infrastructure.plugins._members import Limits, Roster, find_name_problem
+from pixsim7_backend.infrastructure.plugins._installing.archive import unpack
+from pixsim7_backend.infrastructure.plugins._installing.members import Limits, Roster, find_name_problem
 from pixsim7_backend.infrastructure.plugins.errors import ArchiveRefusedError, MemberRefusedError
 
 LIMITS = Limits()
@@ -288,6 +288,13 @@ def test_bombs_are_stopped_while_they_unpack(packer: str, tmp_path: Path) -> Non
     assert sum(each.stat().st_size for each in (tmp_path / "staging").rglob("*")) <= 1_200_000
 
 
+def test_extended_headers_count(tmp_path: Path) -> None:
+    """Headers without end are too large like members are, although nothing of them is written."""
+    flood = gzip.compress(raw_tar(b"x", b"13 comment=x\n", b"g") * 2000 + END)
+    text = refusal(flood, tmp_path, Limits(total_bytes=500_000, ratio=10_000))
+    assert text == "offered: 'x' makes it larger than 500,000 bytes in all"
+
+
 def test_a_bomb_of_padding_is_stopped(tmp_path: Path) -> None:
     """Zeros after the end are padding only up to a MiB."""
     assert refusal(tar_of("x.py") + b"\0" * 2_000_000, tmp_path) == "offered has bytes after its end"
@@ -325,6 +332,16 @@ def second_name() -> bytes:
 
 
 STORED = zip_of("a.py", method=zipfile.ZIP_STORED)
+
+
+def with_more_in_its_directory(count: int) -> bytes:
+    """Return a zip that says it has one member, and whose directory lists one many times more."""
+    directory, end = STORED.index(b"PK\x01\x02"), STORED.index(b"PK\x05\x06")
+    entry = STORED[directory:end]
+    packed = STORED[:end] + entry * count + STORED[end:]
+    return patched(packed, 12, struct.pack("<I", len(entry) * (count + 1)), b"PK\x05\x06")
+
+
 ZIPS = {
     "a symbolic link": (zip_of(zip_info("x", stat.S_IFLNK | 0o777)), "'x' is a symbolic link"),
     "a device": (zip_of(zip_info("x", stat.S_IFCHR | 0o600)), "'x' is a device, pipe or socket"),
@@ -340,6 +357,9 @@ ZIPS = {
     "two names": (patched(STORED, 30, b"b", b"PK\x03\x04"), "'a.py' has two names"),
     "a second name in an extra field": (second_name(), "'a.py' has two names"),
     "headers that differ": (patched(STORED, 8, b"\x08\0", b"PK\x03\x04"), "'a.py' has two headers that differ"),
+    "a size that differs": (patched(STORED, 22, b"\5", b"PK\x03\x04"), "'a.py' has two headers that differ"),
+    "a checksum that differs": (patched(STORED, 14, b"\5", b"PK\x03\x04"), "'a.py' has two headers that differ"),
+    "more members than it says": (with_more_in_its_directory(100_000), "has a directory that contradicts itself"),
     "a NUL in a name": (STORED.replace(b"a.py", b"a\0py"), "has a control character in its name (U+0000)"),
     "bytes before the first member": (b"PK\x03\x04" + b"x" * 30 + STORED, "bytes that belong to no member"),
     "bytes between members and directory": (with_gap(), "has bytes that belong to no member"),
@@ -360,6 +380,46 @@ def test_tricky_zips_are_refused(case: str, tmp_path: Path) -> None:
     assert reason in refusal(packed, tmp_path)
 
 
+def test_a_directory_that_lies_is_not_taken_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who claims one member and lists a hundred thousand is refused before the list is made."""
+    monkeypatch.setattr(zipfile, "ZipFile", lambda _stream: pytest.fail("the directory was read whole"))
+    assert "contradicts itself" in refusal(with_more_in_its_directory(100_000), tmp_path)
+
+
+def test_zips_that_were_written_to_a_pipe_are_read(tmp_path: Path) -> None:
+    """Their headers have no sizes, which follow each member."""
+
+    class Pipe(io.RawIOBase):
+        written = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            self.written += bytes(data)  # type: ignore[call-overload]
+            return len(data)  # type: ignore[arg-type]
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.py", "x" * 1000)
+        archive.writestr("b.py", "y")
+    (tmp_path / "f").write_bytes(pipe.written)
+    (tmp_path / "out").mkdir()
+    unpack(tmp_path / "f", tmp_path / "out", LIMITS)
+    assert {each.name: each.stat().st_size for each in (tmp_path / "out").iterdir()} == {"a.py": 1000, "b.py": 1}
+
+
+def test_modes_of_members_are_not_taken_over(tmp_path: Path) -> None:
+    """Nothing is set-user-id, executable or writable by others, whatever the archive says."""
+    member = tarfile.TarInfo("x.py")
+    member.mode = 0o6777
+    for number, packed in enumerate((tar_of(member), zip_of(zip_info("x.py", stat.S_IFREG | 0o6777)))):
+        (tmp_path / "f").write_bytes(packed)
+        (tmp_path / str(number)).mkdir()
+        unpack(tmp_path / "f", tmp_path / str(number), LIMITS)
+        assert not (tmp_path / str(number) / "x.py").stat().st_mode & 0o7133
+
+
 def test_a_zip_bomb_is_stopped(tmp_path: Path) -> None:
     """Sizes count as they are read."""
     assert "makes it unpack to more than 100 times its size" in refusal(
@@ -370,7 +430,8 @@ def test_a_zip_bomb_is_stopped(tmp_path: Path) -> None:
 def test_a_header_that_lies_about_the_size_does_not_help(tmp_path: Path) -> None:
     """A member that says it is small gives no more than it says, and its checksum no longer fits."""
     packed = zip_of("x", content=b"a" * 100_000)
-    assert "is damaged" in refusal(patched(packed, 24, struct.pack("<I", 10)), tmp_path)
+    lie = struct.pack("<I", 10)
+    assert "is damaged" in refusal(patched(patched(packed, 24, lie), 22, lie, b"PK\x03\x04"), tmp_path)
 
 
 # --- sizes ----------------------------------------------------------------------------------------

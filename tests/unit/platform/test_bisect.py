@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixsim7_backend.infrastructure.plugins._bisect import Ending, Verdict, find_culprits
-from pixsim7_backend.infrastructure.plugins._topology import reachable
+from pixsim7_backend.infrastructure.plugins._plan.bisect import Ending, Verdict, find_culprits
+from pixsim7_backend.infrastructure.plugins._plan.topology import reachable
 
 
 @st.composite

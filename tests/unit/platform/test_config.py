@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins._config import PluginConfig, read_config, read_config_file
+from pixsim7_backend.infrastructure.plugins._settings.config import PluginConfig, read_config, read_config_file
 from pixsim7_backend.infrastructure.plugins.errors import ConfigurationError
 
 BOTH = frozenset({"experimental-feature", "beta-api"})

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins._discovery import (
+from pixsim7_backend.infrastructure.plugins._discovery.sources import (
     INSTALLATION,
     discover,
     discover_directory,
     discover_entry_points,
     find_directory,
 )
-from pixsim7_backend.infrastructure.plugins._plan import Candidate
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
 from pixsim7_backend.infrastructure.plugins.errors import (
     EntryPointError,
     InvalidManifestError,

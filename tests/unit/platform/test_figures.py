@@ -7,10 +7,12 @@ import json
 import time
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._figures import (
+from pixsim7_backend.infrastructure.plugins._attribution.figures import (
     BUCKETS,
     EVERY,
     EXACT,
@@ -21,30 +23,34 @@ from pixsim7_backend.infrastructure.plugins._figures import (
     find_place,
     on_the_clock,
 )
-from pixsim7_backend.infrastructure.plugins._prometheus import render_prometheus
+from pixsim7_backend.infrastructure.plugins._attribution.prometheus import render_prometheus
+from pixsim7_backend.infrastructure.plugins._dispatch import build_mount
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Owner
 
 pytestmark = pytest.mark.anyio
 
 
 def test_answers_are_counted_by_class_and_time() -> None:
-    """A bound belongs to its own bucket; 503 is an error, but somebody else's."""
+    """A bound belongs to its own bucket; a status that HTTP does not know breaks nothing."""
     counts = RequestCounts()
-    for status, seconds in [(200, 0.001), (204, 0.005), (404, 0.0051), (500, 3.0), (503, 99.0)]:
+    for status, seconds in [(200, 0.001), (204, 0.005), (404, 0.0051), (500, 3.0), (999, 99.0)]:
         counts.add_answer(status, seconds)
-    assert counts.answers == [0, 0, 2, 0, 1, 2]
+    assert counts.answers == [0, 0, 2, 0, 1, 1, 0, 0, 0, 1]
     assert counts.buckets == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]
-    assert (counts.requests, counts.errors, counts.unavailable) == (5, 2, 1)
+    assert (counts.requests, counts.errors) == (5, 2)
 
 
-def test_who_asked_is_told_of_faults_only() -> None:
-    """Neither 404 nor 503 is a fault of the plugin."""
+def test_faults_are_told_and_counted_by_endpoint() -> None:
+    """503 is an error, but somebody else's."""
     counts, told = RequestCounts(), []
-    counts.on_fault = lambda: told.append(counts.errors)
-    for status in (200, 404, 503, 500, 502):
-        counts.add_answer(status, 0.1)
-    counts.add_websocket(failed=False)
-    counts.add_websocket(failed=True)
-    assert told == [2, 3, 4]
+    counts.on_fault = lambda: told.append(sum(counts.faults.values()))
+    for status, endpoint in [(503, "one"), (500, "one"), (502, "two"), (500, "one")]:
+        counts.add_error(status, endpoint)
+    counts.add_websocket()
+    counts.add_websocket(failed_at="talk")
+    assert told == [1, 2, 3, 4]
+    assert counts.faults == {"one": 2, "two": 1, "talk": 1}
+    assert (counts.websockets, counts.errors) == (2, 1)
 
 
 def test_the_place_of_an_exception_is_the_plugins_own_line() -> None:
@@ -92,24 +98,33 @@ async def _awaited(counts: RequestCounts) -> None:
 
 async def test_of_many_requests_some_stand_for_all() -> None:
     """The first are timed one by one, of the later ones every thirteenth; a WebSocket is always timed itself."""
-    counts = RequestCounts()
+    owner = Owner(AppKey(), "busy", 1, "", "")
+    mount = build_mount(FastAPI(), owner=owner, routers=[], prefix="/api", tags=())
 
-    async def code() -> None:
+    async def work(_scope: Scope, _receive: Receive, _send: Send) -> None:
         end = time.perf_counter() + 0.0005
         while time.perf_counter() < end:
             pass
 
-    for _ in range(EXACT):
-        await counts.timed(code(), True)
-    exact = counts.loop_seconds
-    assert exact >= EXACT * 0.0005
-    for _ in range(EVERY * 10):
-        await counts.timed(code(), True)
-    assert counts.loop_seconds - exact >= EVERY * 10 * 0.0005
-    for _ in range(EVERY):
-        before = counts.loop_seconds
-        await counts.timed(code(), False)
-        assert counts.loop_seconds - before >= 0.0005
+    async def ask(kind: str, times: int) -> float:
+        before = mount.counts.loop_seconds
+        for _ in range(times):
+            await mount.serve(work, {"type": kind}, _nothing, _nowhere)
+        return mount.counts.loop_seconds - before
+
+    assert await ask("http", EXACT) >= EXACT * 0.0005
+    assert mount.counts.exact == 0
+    assert await ask("http", EVERY * 10) >= EVERY * 10 * 0.0005
+    assert mount.counts.untimed == EVERY - 1 - (EVERY * 10 - 1) % EVERY
+    assert await ask("websocket", 3) >= 3 * 0.0005
+
+
+async def _nothing() -> Message:
+    raise AssertionError("nobody asks for a body")
+
+
+async def _nowhere(message: Message) -> None:
+    raise AssertionError(message)
 
 
 @given(st.lists(st.floats(0, 20), min_size=1), st.floats(0.01, 1))

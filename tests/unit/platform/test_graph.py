@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from pixsim7_backend.infrastructure.plugins._graph import make_plan, nearest_name
-from pixsim7_backend.infrastructure.plugins._plan import Candidate, Plan
+from pixsim7_backend.infrastructure.plugins._plan.graph import make_plan, nearest_name
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate, Plan
 from pixsim7_backend.infrastructure.plugins.errors import (
     CircularDependencyError,
     DependencyHeldError,

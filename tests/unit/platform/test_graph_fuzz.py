@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixsim7_backend.infrastructure.plugins._graph import make_plan
-from pixsim7_backend.infrastructure.plugins._plan import Candidate, Plan
-from pixsim7_backend.infrastructure.plugins._topology import cycles, topological_order, with_soft_edges
+from pixsim7_backend.infrastructure.plugins._plan.graph import make_plan
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate, Plan
+from pixsim7_backend.infrastructure.plugins._plan.topology import cycles, topological_order, with_soft_edges
 from pixsim7_backend.infrastructure.plugins.errors import PluginError, PluginHookError
 from pixsim7_backend.infrastructure.plugins.states import PluginState
 from pixsim7_backend.infrastructure.plugins.types import Requirement

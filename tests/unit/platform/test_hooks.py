@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from typing import Any
 
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import plugin_hooks
-from pixsim7_backend.infrastructure.plugins._hooks import HandlerTimeoutError, HookBus
-from pixsim7_backend.infrastructure.plugins._ownership import (
+from pixsim7_backend.infrastructure.plugins._hooks.bus import HandlerTimeoutError, HookBus
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import (
     AppKey,
     Entry,
     Owner,
@@ -74,6 +75,20 @@ async def test_a_failing_handler_stops_neither_the_others_nor_the_emitter(caplog
     assert failure.handler.endswith("broken")
     assert "Handler of quest:finished failed" in caplog.text
     assert "game-quests" in caplog.text
+
+
+async def test_a_handler_that_exits_is_a_handler_that_fails() -> None:
+    """``sys.exit()`` in one ends neither the emitter nor the server."""
+    bus = HookBus()
+
+    async def leaves() -> None:
+        sys.exit(3)
+
+    bus.register("quest:finished", leaves)
+    bus.register("quest:finished", lambda: "next")
+    outcome = await bus.emit("quest:finished")
+    assert list(outcome) == ["next"]
+    assert isinstance(outcome.failures[0].error, SystemExit)
 
 
 async def test_a_handler_that_overruns_is_cancelled_and_the_others_go_on() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import ports
-from pixsim7_backend.infrastructure.plugins._ledger import Ledger, find_threads
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Owner, running_as, running_as_host
-from pixsim7_backend.infrastructure.plugins._tasks import own_tasks
+from pixsim7_backend.infrastructure.plugins._ledger.ledger import Ledger, find_threads
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Entry, Owner, running_as, running_as_host
+from pixsim7_backend.infrastructure.plugins._ledger.tasks import own_tasks
 from pixsim7_backend.infrastructure.plugins.errors import PortTakenError
 
 pytestmark = pytest.mark.anyio

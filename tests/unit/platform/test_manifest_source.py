@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pixsim7_backend.infrastructure.plugins._manifest_source import (
+from pixsim7_backend.infrastructure.plugins._discovery.manifest_source import (
     EXAMPLES,
     MAX_BYTES,
     DynamicManifest,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from pixsim7_backend.infrastructure.plugins._graph import make_plan
-from pixsim7_backend.infrastructure.plugins._plan import Candidate, Plan
-from pixsim7_backend.infrastructure.plugins._plan_text import render_graph, render_plan
+from pixsim7_backend.infrastructure.plugins._plan.graph import make_plan
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate, Plan
+from pixsim7_backend.infrastructure.plugins._plan.text import render_graph, render_plan
 from pixsim7_backend.infrastructure.plugins.errors import PluginHookError
 from pixsim7_backend.infrastructure.plugins.states import PluginState
 

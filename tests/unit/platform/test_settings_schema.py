@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
-from pixsim7_backend.infrastructure.plugins._settings_schema import DROPPED, Path, SettingsSchema, merge_layers
+from pixsim7_backend.infrastructure.plugins._settings.schema import DROPPED, Path, SettingsSchema, merge_layers
 
 
 class Account(BaseModel):

@@ -80,7 +80,12 @@ def test_a_record_as_json() -> None:
     assert content["id"] == "game-stealth"
     assert (content["name"], content["version"], content["state"]) == ("Stealth", "1.2", "disabled")
     assert content["reason"]["type"] == "PluginDisabledError"
-    assert content["source"] == {"folder": "game_stealth", "path": "/plugins/game_stealth", "rank": "first_party"}
+    assert content["source"] == {
+        "folder": "game_stealth",
+        "path": "/plugins/game_stealth",
+        "rank": "first_party",
+        "is_confined": False,
+    }
     assert content["manifest"]["tags"] == []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from pixsim7_backend.infrastructure.plugins import PluginState
-from pixsim7_backend.infrastructure.plugins._imports import check_imports
+from pixsim7_backend.infrastructure.plugins._code.imports import check_imports
 from pixsim7_backend.infrastructure.plugins.errors import PluginError, PluginStartupError, UndeclaredImportError
 
 from .reloads import replace_again
@@ -113,8 +113,8 @@ class _Run:
         finally:
             await trial.close()
 
-    async def _check(self, name: str, trial: Trial, find: Callable[[], Awaitable[list[Finding]]]) -> bool:
-        """Run one check and keep its result; tell whether it found nothing that fails."""
+    async def _check(self, name: str, trial: Trial, find: Callable[[], Awaitable[list[Finding] | None]]) -> bool:
+        """Run one check and keep its result, if it could be tried; tell whether it found nothing that fails."""
         self._begin(name)
         trial.note = ""
         try:
@@ -123,8 +123,9 @@ class _Run:
             found = [Finding(what=f"what it requires does not run: {error}", way_out="put that right first")]
         except PluginError as error:
             found = [Finding(what=str(error))]
-        self.results.append(result_of(name, found, trial.note))
-        return not found
+        if found is not None:
+            self.results.append(result_of(name, found, trial.note))
+        return found == []
 
     async def _replace(self, trial: Trial) -> None:
         self._begin("reload")

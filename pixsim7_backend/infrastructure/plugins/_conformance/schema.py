@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from .verdicts import Finding, warning
@@ -39,6 +39,18 @@ def check_schema(
         if not name.startswith(qualifier):
             way = "another plugin's schema of this name would change what clients see"
             found.append(Finding(what=f"schema {name!r} is not qualified with {qualifier!r}", way_out=way))
+    return found
+
+
+def check_shadowed(routes: Iterable[tuple[str, str, str]]) -> list[Finding]:
+    """Warn of method and path given twice: only the first is ever asked. ``routes`` are method, path and place."""
+    found: list[Finding] = []
+    seen: dict[tuple[str, str], str] = {}
+    for method, path, place in routes:
+        first = seen.setdefault((method, path), place)
+        if first != place:
+            way = f"change one of the two: {first} answers, {place} is never asked"
+            found.append(warning("is defined twice", where=f"{method} {path}", way_out=way))
     return found
 
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pixsim7_backend.infrastructure.plugins._plan import Candidate
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
 from pixsim7_backend.infrastructure.plugins.events import PluginEvents
 
 from .verdicts import Finding, warning

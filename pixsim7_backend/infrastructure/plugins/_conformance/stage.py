@@ -11,12 +11,13 @@ import httpx
 from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, plugin_hooks
-from pixsim7_backend.infrastructure.plugins._discovery import Discovery, discover_directory
-from pixsim7_backend.infrastructure.plugins._plan import Candidate
-from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsSources
+from pixsim7_backend.infrastructure.plugins._discovery.sources import Discovery, discover_directory
+from pixsim7_backend.infrastructure.plugins._limits.settings import LimitSettings
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
 from pixsim7_backend.infrastructure.plugins._reporter import LogReporter
 from pixsim7_backend.infrastructure.plugins._resources import ResourceCheck
-from pixsim7_backend.infrastructure.plugins._settings import PluginSettings, Prepare
+from pixsim7_backend.infrastructure.plugins._settings.layers import SettingsSources
+from pixsim7_backend.infrastructure.plugins._settings.platform import PluginSettings, Prepare
 from pixsim7_backend.infrastructure.plugins._store import MemoryStateStore
 from pixsim7_backend.infrastructure.plugins.errors import MissingManifestError
 from pixsim7_backend.infrastructure.plugins.types import normalize_plugin_id
@@ -105,7 +106,12 @@ def make_manager(cast: Cast, host: ConformanceHost) -> PluginManager:
     """Return a manager that knows what the plugin requires, and not yet the plugin."""
     app = host.make_app()
     settings = PluginSettings(
-        resources=host.resources, prepare=host.prepare, sources=host.sources, drain_timeout=2.0, task_timeout=2.0
+        resources=host.resources,
+        prepare=host.prepare,
+        sources=host.sources,
+        drain_timeout=2.0,
+        task_timeout=2.0,
+        limits=LimitSettings(rates={each.id: None for each in (cast.plugin, *cast.required)}),
     )
     discovery = Discovery(candidates=cast.required)
     store = MemoryStateStore()

@@ -9,13 +9,16 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 import httpx
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginManager, PluginState
-from pixsim7_backend.infrastructure.plugins._openapi import fragment_of
-from pixsim7_backend.infrastructure.plugins._plugin_settings import SettingsBook, SettingsSources
+from pixsim7_backend.infrastructure.plugins._dispatch.openapi import fragment_of
+from pixsim7_backend.infrastructure.plugins._settings.layers import SettingsSources
+from pixsim7_backend.infrastructure.plugins._settings.plugin import SettingsBook
 from pixsim7_backend.infrastructure.plugins.errors import (
     HookTimeoutError,
     PluginHookError,
@@ -23,7 +26,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
     UnhealthyPluginError,
 )
 
-from .schema import check_schema, paths_without_input
+from .schema import check_schema, check_shadowed, paths_without_input
 from .stage import Cast, ConformanceHost, make_manager
 from .traces import Traces, left_behind, take_traces
 from .verdicts import Finding, warning
@@ -48,13 +51,17 @@ class Trial:
     note: str = ""
     before: Traces | None = None
     error: PluginError | None = None
+    streams: set[str] = field(default_factory=set)
+    """Paths whose answers begin, and go on: what is sent as it happens."""
+    stopped: list[Finding] = field(default_factory=list)
+    """What was found when it was disabled."""
     quiet_paths: list[str] = field(default_factory=list)
     """Paths whose GET needs no input and ends at once."""
 
     @classmethod
     def begin(cls, cast: Cast, host: ConformanceHost) -> Trial:
         manager = make_manager(cast, host)
-        transport = httpx.ASGITransport(app=manager.app)
+        transport = httpx.ASGITransport(app=_observed(manager.app))
         client = httpx.AsyncClient(transport=transport, base_url="http://plugins.test")
         return cls(cast=cast, host=host, manager=manager, client=client)
 
@@ -113,7 +120,8 @@ class Trial:
         self.quiet_paths = paths_without_input(paths)
         tags = generation.code.manifest.tags or (self.plugin,)
         self.note = f"paths: {len(paths)}, schemas: {len(schemas)}"
-        return check_schema(paths, schemas, tags=tags, qualifier=fragment.plugin)
+        shadowed = check_shadowed((claim.method, claim.path, claim.where) for claim in generation.mount.iter_routes())
+        return shadowed + check_schema(paths, schemas, tags=tags, qualifier=fragment.plugin)
 
     async def requests(self) -> list[Finding]:
         """Ask every path that needs no input, many times at once."""
@@ -124,21 +132,31 @@ class Trial:
                 with _logged_errors() as errors:
                     answers = await asyncio.gather(*(self.ask(path) for _ in range(_AT_ONCE)))
                 count += len(answers)
+                if path in self.streams:
+                    self.quiet_paths.remove(path)
+                    break
                 problem = next((answer for answer in answers if answer is not None), None)
                 if problem is not None:
                     found.append(self._raised(path, errors[0]) if errors else problem)
                     self.quiet_paths.remove(path)
                     break
-        self.note = f"requests: {count}, paths without input: {len(self.quiet_paths)}"
+        streams = f", streams: {len(self.streams)}" if self.streams else ""
+        self.note = f"requests: {count}, paths without input: {len(self.quiet_paths)}{streams}"
         return found
 
     async def ask(self, path: str) -> Finding | None:
         """Send one request; return what was wrong with the answer."""
         where = f"GET {path}"
+        begun: list[int] = []
+        _begun.set(begun)
         try:
             answer = await asyncio.wait_for(self.client.get(path), _PATIENCE)
         except TimeoutError:
-            return warning(f"did not end within {_PATIENCE:g} s", where=where, way_out="streams are not tried further")
+            if any(status < 500 for status in begun):
+                self.streams.add(path)
+                return None
+            way = "answer sooner, and do slow work in a task"
+            return warning(f"did not begin to answer within {_PATIENCE:g} s", where=where, way_out=way)
         except Exception as error:  # noqa: BLE001 - whatever the plugin's endpoint raises is the finding
             return self._raised(path, error)
         if answer.status_code >= 500:
@@ -157,7 +175,8 @@ class Trial:
 
     async def disable(self) -> list[Finding]:
         """Disable it and look for what is left; enable it again."""
-        found = await self._stop()
+        self.stopped = await self._stop()
+        found = list(self.stopped)
         try:
             await self.manager.enable(self.plugin)
         except PluginError as error:
@@ -166,28 +185,37 @@ class Trial:
 
     async def _stop(self) -> list[Finding]:
         report = await self.manager.disable(self.plugin)
-        found = [Finding(what=str(leak), way_out="undo it in on_disable") for leak in report.leaks]
+        found = [
+            Finding(what=str(leak), way_out="" if leak.kind == "hook" else "undo it in on_disable")
+            for leak in report.leaks
+        ]
         assert self.before is not None, "load comes first"
         return found + left_behind(self.before, take_traces(self.manager))
 
-    async def failing_start(self) -> list[Finding]:
-        """Let its start fail after everything else has been done, and look for what is left."""
-        found = await self._stop()
+    async def failing_start(self) -> list[Finding] | None:
+        """Let its start fail after everything else has been done, and look for what else than disabling that leaves.
+
+        None: what disabling left was so bad that its code was given up.
+        """
+        await self._stop()
         if self.plugin not in self.manager._plugins.generations:
-            return found  # what it left was so bad that its code was given up: told already
+            return None
+        found: list[Finding] = []
         try:
             with self._unhealthy():
                 await self.manager.enable(self.plugin)
         except UnhealthyPluginError:
-            self.note = "everything it had registered was undone"
+            pass
         except PluginError as error:
             found.append(Finding(what=f"it failed otherwise than it was made to: {error}"))
         assert self.before is not None, "load comes first"
-        found += left_behind(self.before, take_traces(self.manager))
+        left = left_behind(self.before, take_traces(self.manager))
+        found += [each for each in left if each not in self.stopped]
         try:
             await self.manager.enable(self.plugin)
         except PluginError as error:
             found.append(Finding(what=f"after a start that failed it cannot be enabled any more: {error}"))
+        self.note = "" if found else "everything it had registered was undone"
         return found
 
     # --- its settings -------------------------------------------------------------------------------
@@ -231,6 +259,24 @@ class Trial:
         finally:
             if generation._code is not None:  # it failed before its code was given up
                 generation._code = code
+
+
+_begun: ContextVar[list[int]] = ContextVar("begun")
+"""The status of the answer to the request under way, once it has begun."""
+
+
+def _observed(app: ASGIApp) -> ASGIApp:
+    """Note when an answer begins; httpx gives it only when it has ended."""
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start" and (begun := _begun.get(None)) is not None:
+                begun.append(message["status"])
+            await send(message)
+
+        await app(scope, receive, note)
+
+    return observed
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Running, running
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Entry, Running, running
 
 
 class AppContext:

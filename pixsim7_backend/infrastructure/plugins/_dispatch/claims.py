@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi.routing import APIRouter, RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
+
+from pixsim7_backend.infrastructure.plugins._attribution.culprit import place_of
 
 from . import fastapi_internals
 from .paths import ListedRoute, path_of, shape_of
@@ -19,13 +22,26 @@ class RouteClaim:
     """One method and path shape that a plugin (or the host) wants to serve.
 
     ``method`` is an HTTP method, ``WEBSOCKET``, ``MOUNT``, ``FRONTEND``, or ``*`` for a route that
-    takes all HTTP methods. ``endpoint`` is the qualified name of what would answer.
+    takes all HTTP methods. ``endpoint`` is the qualified name of what would answer, ``where`` its file and line.
     """
 
     method: str
     shape: str
     path: str
     endpoint: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}, {self.where}" if self.where else self.endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a plugin says that it serves, where its routes themselves cannot be asked: they run elsewhere."""
+
+    claims: tuple[RouteClaim, ...]
+    openapi: Mapping[str, Any]
+    """``paths`` and ``components`` of its document."""
 
 
 def list_routes(routes: Iterable[BaseRoute]) -> tuple[ListedRoute, ...]:
@@ -63,9 +79,10 @@ def iter_claims(listed: Iterable[ListedRoute]) -> Iterator[RouteClaim]:
         if isinstance(route, Host):
             yield RouteClaim("HOST", route.host.lower(), route.host, name_of(route.app))
         elif path is not None:
-            shape, endpoint = shape_of(path), name_of(_endpoint(route))
+            shape, endpoint = shape_of(path), _endpoint(route)
+            name, where = name_of(endpoint), place_of(endpoint)
             for method in _methods(route):
-                yield RouteClaim(method, shape, path, endpoint)
+                yield RouteClaim(method, shape, path, name, where)
 
 
 def _methods(route: BaseRoute) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two that claim the same method and path: found before anything of it is served."""
+"""Two that claim the same method and path, or the middle of somebody else's: found before anything is served."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from pixsim7_backend.infrastructure.plugins.errors import RouteConflictError
+from pixsim7_backend.infrastructure.plugins.errors import PluginError, RouteConflictError, TrespassError
 
 from . import fastapi_internals
 from .claims import ANY_METHOD, RouteClaim, iter_claims, list_routes
 from .mount import PluginMount
 from .position import catches_all
 from .route import PluginRoute
+from .territory import Territories
 
 _NOT_HTTP = {"WEBSOCKET", "MOUNT", "FRONTEND", "HOST"}
 _HOST = "the host app"
@@ -40,25 +41,38 @@ class _Register:
         self._owners.setdefault(claim.shape, {}).setdefault(claim.method, (owner, claim))
 
 
-def find_conflicts(app: FastAPI, mounts: Sequence[PluginMount]) -> list[RouteConflictError]:
-    """Return an error for every method and path shape that is claimed twice.
+def find_conflicts(app: FastAPI, mounts: Sequence[PluginMount]) -> list[PluginError]:
+    """Return an error for every method and path shape that is claimed twice, and for each trespass.
 
     ``mounts`` are in load order: the later one fails, and what it claims is then free for those
-    after it. The host's explicit routes win over every plugin. Paths that merely overlap, like
-    ``/a/{x}`` and ``/a/b``, are decided by registration order and are no conflict.
+    after it. The host's explicit routes win over every plugin, and those of trusted plugins over all of
+    confined ones, which moreover keep out of the directories of others. Else paths that merely overlap,
+    like ``/a/{x}`` and ``/a/b``, are decided by registration order and are no conflict.
     """
-    register = _Register()
-    for claim in _host_claims(app):
+    register, territories = _Register(), Territories()
+    host = _host_claims(app)
+    for claim in host:
         register.add(_HOST, claim)
-    errors: list[RouteConflictError] = []
-    for mount in mounts:
-        claims = list(mount.iter_routes())
-        found = [_error(mount, claim, *taken) for claim in claims if (taken := register.find(claim))]
+    is_guarded = any(mount.is_confined for mount in mounts)
+    if is_guarded:
+        territories.add(_HOST, host)
+    errors: list[PluginError] = []
+    for mount in sorted(mounts, key=lambda each: each.is_confined):  # stable: load order within both
+        claims, owner = list(mount.iter_routes()), f"plugin {mount.plugin_id!r}"
+        found: list[PluginError] = [_error(mount, claim, *taken) for claim in claims if (taken := register.find(claim))]
+        if mount.is_confined and not found:
+            found += [_trespass(mount, claim, *whose) for claim in claims if (whose := territories.find(claim))]
         errors += found
         if not found:
             for claim in claims:
-                register.add(f"plugin {mount.plugin_id!r}", claim)
+                register.add(owner, claim)
+            if is_guarded:
+                territories.add(owner, claims, prefix=mount.prefix)
     return errors
+
+
+def _trespass(mount: PluginMount, claim: RouteClaim, owner: str, territory: str) -> TrespassError:
+    return TrespassError(plugin=mount.plugin_id, path=claim.path, owner=owner, territory=territory)
 
 
 def _host_claims(app: FastAPI) -> list[RouteClaim]:
@@ -85,6 +99,6 @@ def _error(mount: PluginMount, claim: RouteClaim, owner: str, other: RouteClaim)
         method=claim.method,
         path=claim.path,
         owner=owner,
-        endpoint=claim.endpoint,
-        other=other.endpoint,
+        endpoint=str(claim),
+        other=str(other),
     )

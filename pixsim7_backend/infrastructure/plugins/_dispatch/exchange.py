@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import Any, Protocol
@@ -12,8 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from pixsim7_backend.infrastructure.plugins._figures import RequestCounts
-from pixsim7_backend.infrastructure.plugins._ownership import Owner
+from pixsim7_backend.infrastructure.plugins._attribution.figures import RequestCounts
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
+
+from .claims import name_of
 
 SERVICE_RESTART = 1012
 """The close code that tells a WebSocket client that it may connect again at once (IANA registry of RFC 6455)."""
@@ -31,7 +34,7 @@ class Leaving(Protocol):
     ends_streams: bool
 
 
-class Exchange:
+class Exchange(ABC):
     """What a mount is serving; ``receive`` and ``send`` stand in for those of the server.
 
     ``scope`` is the request's. An exchange that is told to end sees its client leave: the next
@@ -57,14 +60,14 @@ class Exchange:
         return f"{self.scope.get('method', 'WEBSOCKET')} {self.scope['path']}"
 
     @property
+    @abstractmethod
     def is_open(self) -> bool:
         """It has begun to answer, and more may follow."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_endless(self) -> bool:
         """It is open, it has no end of its own, and clients of its kind come again when it ends."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """Tell the code that answers that its client has left."""
@@ -73,17 +76,17 @@ class Exchange:
             self._was_told = True
             self._reading.cancel()
 
+    @abstractmethod
     async def receive(self) -> Message:
         """Receive for the plugin."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send(self, message: Message) -> Awaitable[None]:
         """Send for the plugin."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def finish(self) -> None:
         """End what was told to end, in the way its client understands."""
-        raise NotImplementedError
 
     def note_failure(self, error: Exception, counts: RequestCounts) -> None:
         """The code that answers raised what nobody caught; that its client has left is not its fault."""
@@ -91,12 +94,12 @@ class Exchange:
             self.failure = error
             counts.note_fault(error, self._mount.owner.directory)
 
+    @abstractmethod
     def count(self, counts: RequestCounts, started: float) -> None:
         """It is over: add what it came to."""
-        raise NotImplementedError
 
-    def _farewell(self) -> Message:
-        raise NotImplementedError
+    @abstractmethod
+    def _farewell(self) -> Message: ...
 
     async def _read(self) -> Message:
         """Return the next message, or the farewell once the exchange is told to end."""
@@ -164,14 +167,19 @@ class HttpExchange(Exchange):
         """Add its status and the time until it began to answer."""
         start = self._start
         if self.failure is not None:
-            counts.add_answer(_status_of(self.failure), (self._began or perf_counter()) - started)
+            status = _status_of(self.failure)
+            counts.add_answer(status, (self._began or perf_counter()) - started)
         elif start is None:
             counts.unanswered += 1
+            return
         else:
-            status: int = start["status"]
-            if status >= 500:
-                counts.note_endpoint(status, self.scope.get("endpoint"))
+            status = start["status"]
             counts.add_answer(status, self._began - started)
+        if status >= 500:
+            endpoint = self.scope.get("endpoint")
+            if self.failure is None:
+                counts.note_endpoint(status, endpoint)
+            counts.add_error(status, name_of(endpoint))
 
     def _farewell(self) -> Message:
         return {"type": "http.disconnect"}
@@ -220,7 +228,7 @@ class WebSocketExchange(Exchange):
 
     def count(self, counts: RequestCounts, started: float) -> None:
         """Add that it was there, and whether it failed; how long it lasted says nothing."""
-        counts.add_websocket(failed=self.failure is not None)
+        counts.add_websocket(name_of(self.scope.get("endpoint")) if self.failure is not None else None)
 
     def _farewell(self) -> Message:
         return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "plugin replaced"}

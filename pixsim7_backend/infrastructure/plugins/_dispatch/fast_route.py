@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, routing
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey
 
 from .mount import PluginMount
 from .paths import route_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -17,15 +18,20 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute, Match, Mount, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._figures import RequestCounts
-from pixsim7_backend.infrastructure.plugins._ownership import Entry, Owner, Running, running
+from pixsim7_backend.infrastructure.plugins._attribution.figures import RequestCounts
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import Entry, Owner, Running, running
+from pixsim7_backend.infrastructure.plugins._limits.gate import Gate
+from pixsim7_backend.infrastructure.plugins._limits.refusal import RefusedError
 
 from . import fastapi_internals
-from .claims import RouteClaim, is_flat, iter_claims, list_routes, public_path, same_routes
+from .claims import Description, RouteClaim, is_flat, iter_claims, list_routes, public_path, same_routes
 from .exceptions import PluginExceptionMiddleware
 from .exchange import LEFT, Exchange, HttpExchange, WebSocketExchange
 from .paths import route_path, shortest, static_prefix
 from .table import RouteTable, Target
+
+Include = Callable[..., APIRouter]
+"""Returns a router that includes those given, as the app would include those of the plugin."""
 
 _RUN_KEY = "pixsim7.run"
 _EXCEPTION_KEYS = (500, Exception)
@@ -40,25 +46,45 @@ class PluginMount:
     may run in another thread. What the plugin adds to its routers later is served as well.
     """
 
-    def __init__(self, owner: Owner, holder: APIRouter, routers: Sequence[APIRouter], stack: ASGIApp | None) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        holder: APIRouter,
+        routers: Sequence[APIRouter],
+        *,
+        stack: ASGIApp | None = None,
+        include: Include | None = None,
+        description: Description | None = None,
+        prefix: str = "",
+        is_confined: bool = False,
+    ) -> None:
         self.owner = owner
         self.plugin_id = owner.plugin
+        self.prefix = prefix
+        """Put before every route; other plugins may have the same."""
+        self.is_confined = is_confined
         self.lifespan_state: Mapping[str, Any] = {}
         """What the plugin's router lifespans yielded; merged into ``scope["state"]``."""
         self.on_change: Callable[[PluginMount], None] | None = None
         """Called after the plugin added to its routers; set by the route that serves this mount."""
+        self.description = description
+        """What it serves, where that cannot be read from its routes."""
         self.openapi_fragment: Any = None
         """What the schema remembers of this mount; dropped when the plugin adds routes."""
         self._as_plugin = Running(owner.app, owner, Entry.REQUEST)
         self.counts = RequestCounts()
         """What its requests come to; the manager puts those of the plugin here, which generations share."""
+        self.gate: Gate | None = None
+        """What a request passes before it is served, where the plugin has limits; set by the manager."""
         self._holder = holder
         self._routers = tuple(routers)
         self._stack = stack
+        self._include = include
         self._lock = threading.Lock()
         self._table: RouteTable | None = None
         self._claims: tuple[RouteClaim, ...] | None = None
         self._served: set[Exchange] = set()
+        self._at_gate = 0
         self.ends_streams = False
         """The plugin leaves: event streams and WebSockets, also those still to come, are to end."""
         self._idle: anyio.Event | None = None
@@ -85,12 +111,19 @@ class PluginMount:
 
     def iter_routes(self) -> Iterator[RouteClaim]:
         """Yield every method and path that this mount wants to serve, in registration order."""
+        if self._claims is None and self.description is not None:
+            self._claims = self.description.claims
         if self._claims is None:
             frontends = (
                 RouteClaim("FRONTEND", path, path, f"frontend of {self.plugin_id}") for path in self.frontend_paths
             )
             self._claims = (*iter_claims(self._listed), *frontends)
         yield from self._claims
+
+    @property
+    def endpoints(self) -> int:
+        """How many endpoints it has, told apart by name."""
+        return len({claim.endpoint for claim in self.iter_routes()})
 
     def routes_changed(self) -> None:
         """Read the routers again: the plugin added to them (or this is the first time)."""
@@ -127,7 +160,10 @@ class PluginMount:
         with self._lock:
             if self._table is None:
                 routes = self._holder.routes
-                targets = _fast_targets(routes) if self._is_fast else _public_targets(self._routers, routes)
+                if self._is_fast:
+                    targets = _fast_targets(routes)
+                else:
+                    targets = _public_targets(self._routers, routes, self._include)
                 self._table = RouteTable(targets)
             return self._table
 
@@ -148,7 +184,14 @@ class PluginMount:
         return (self._table or self.compile()).url_path_for(name, **params)
 
     async def serve(self, run: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run one request of this plugin: owned, counted, inside the plugin's middleware."""
+        """Run one request of this plugin: owned, counted, inside the plugin's middleware.
+
+        Raises:
+            RefusedError: it is beyond a limit of the plugin, which has seen nothing of it.
+            WebSocketException: the same of a WebSocket, where the server knows no other answer.
+        """
+        if self.gate is not None:
+            send = await self._pass(self.gate, scope, send)
         started, counts = perf_counter(), self.counts
         kind = HttpExchange if scope["type"] == "http" else WebSocketExchange
         exchange = kind(self, scope, receive, send)
@@ -163,7 +206,11 @@ class PluginMount:
                 else:
                     scope[_RUN_KEY] = run
                     code = self._stack(scope, exchange.receive, exchange.send)
-                await counts.timed(code, kind is HttpExchange)
+                if counts.untimed and kind is HttpExchange:
+                    counts.untimed -= 1
+                else:
+                    code = counts.timed(code, may_sample=kind is HttpExchange)
+                await code
             except LEFT:
                 if not exchange.is_ending:
                     raise
@@ -177,9 +224,19 @@ class PluginMount:
             running.reset(token)
             self._served.discard(exchange)
             exchange.count(counts, started)
-            if self._idle is not None and not self._served:
-                self._idle.set()
-                self._idle = None
+            if self._idle is not None:
+                self._note_idle()
+
+    async def _pass(self, gate: Gate, scope: Scope, send: Send) -> Send:
+        self._at_gate += 1
+        try:
+            return await gate.admit(scope, send, self)
+        except RefusedError as refusal:
+            self.counts.refused[refusal.limit] += 1
+            raise refusal.answer_to(scope) from None
+        finally:
+            self._at_gate -= 1
+            self._note_idle()
 
     def wrap(self, run: ASGIApp) -> ASGIApp:
         """Return ``run`` as an application of this plugin (see :meth:`serve`)."""
@@ -228,10 +285,15 @@ class PluginMount:
         for exchange in tuple(exchanges):
             exchange.end()
 
+    def _note_idle(self) -> None:
+        if self._idle is not None and not self._served:
+            self._idle.set()
+            self._idle = None
+
     async def _wait_until_idle(self, limit: float) -> None:
-        if self._served:
-            idle = self._idle = self._idle or anyio.Event()
-            with anyio.move_on_after(limit):
+        with anyio.move_on_after(limit):
+            while self._served or self._at_gate:
+                idle = self._idle = self._idle or anyio.Event()
                 await idle.wait()
 
     def __repr__(self) -> str:
@@ -247,22 +309,38 @@ def build_mount(
     tags: Sequence[str],
     middleware: Sequence[Middleware] = (),
     exception_handlers: Mapping[Any, Callable[..., Any]] | None = None,
+    description: Description | None = None,
+    is_confined: bool = False,
 ) -> PluginMount:
     """Build the routes of one plugin aside; nothing is served before the mount is published.
 
     The routers get what ``app.include_router(router, prefix=prefix, tags=tags)`` would give them:
     the app's dependencies, responses, response class, limits and dependency overrides.
     ``middleware`` (first is outermost) and ``exception_handlers`` (by status or class, asked before
-    the app's) wrap the plugin's routes only.
+    the app's) wrap the plugin's routes only. ``description`` says what is served where the routes cannot be asked.
 
     Raises:
         FastAPIError: a route has neither prefix nor path.
         AssertionError: the prefix does not start with a slash, or ends with one.
     """
-    holder = _holder_like(app.router)
-    for router in routers:
-        holder.include_router(router, prefix=prefix, tags=list(tags))
-    return PluginMount(owner, holder, routers, _build_stack(app, middleware, exception_handlers or {}))
+
+    def include(*included: APIRouter) -> APIRouter:
+        holder = _holder_like(app.router)
+        for router in included:
+            holder.include_router(router, prefix=prefix, tags=list(tags))
+        return holder
+
+    stack = _build_stack(app, middleware, exception_handlers or {})
+    return PluginMount(
+        owner,
+        include(*routers),
+        routers,
+        stack=stack,
+        include=include,
+        description=description,
+        prefix=prefix,
+        is_confined=is_confined,
+    )
 
 
 def _holder_like(router: APIRouter) -> APIRouter:
@@ -314,12 +392,15 @@ def _fast_targets(routes: Iterable[BaseRoute]) -> Iterator[Target]:
         )  # fmt: skip
 
 
-def _public_targets(routers: Iterable[APIRouter], routes: Iterable[BaseRoute]) -> Iterator[Target]:
-    """Yield the routes that a path decides, each run by its included router, then that router itself.
+def _public_targets(
+    routers: Iterable[APIRouter], routes: Iterable[BaseRoute], include: Include | None
+) -> Iterator[Target]:
+    """Yield the routes that a path decides, each run by an included router, then its own router as a whole.
 
-    The router selects again among its own routes, so that the answer is always FastAPI's; asked
-    last, it also knows what was added since. Routers with others inside are only asked as a whole:
-    one of those may have its own way of matching, which no public name tells.
+    The included router selects again, so that the answer is always FastAPI's; it is a copy that holds
+    this one route, which spares it to look at the others. Asked last, the whole one also knows what was
+    added since. Routers with others inside are only asked as a whole: one of those may have its own way
+    of matching, which no public name tells.
     """
     order = count()
     for router, included in zip(routers, routes, strict=True):
@@ -327,13 +408,21 @@ def _public_targets(routers: Iterable[APIRouter], routes: Iterable[BaseRoute]) -
             original: BaseRoute = context.original_route
             if (path := public_path(context)) is not None:
                 is_mount = isinstance(original, Mount)
+                alone = include(_only(router, original)).routes[0] if include else included
                 yield Target(
-                    next(order), _match_only(context), included.handle, context.url_path_for,
+                    next(order), _match_only(context), alone.handle, context.url_path_for,
                     None if is_mount else context.name, path, context.param_convertors, is_mount, original, None,
                 )  # fmt: skip
         yield Target(
             next(order), included.matches, included.handle, included.url_path_for, None, None, {}, False, included, None
         )
+
+
+def _only(router: APIRouter, route: BaseRoute) -> APIRouter:
+    """Return a copy of ``router`` with everything that it has, but one route only."""
+    alone = copy(router)
+    alone.routes = [route]
+    return alone
 
 
 def _match_only(context: RouteContext) -> Callable[[Scope], tuple[Match, Scope]]:
@@ -342,7 +431,9 @@ def _match_only(context: RouteContext) -> Callable[[Scope], tuple[Match, Scope]]
     expression = getattr(context, "path_regex", None)
     if not isinstance(context.original_route, APIRoute) or expression is None:
         return lambda scope: (effective(scope)[0], {})
-    fits, methods = expression.match, context.methods or ()
+    path, methods = public_path(context), context.methods or ()
+    is_fixed = path is not None and "{" not in path
+    fits = frozenset((path, f"{path}\n")).__contains__ if is_fixed else expression.match
 
     def matches(scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or not fits(route_path(scope)):

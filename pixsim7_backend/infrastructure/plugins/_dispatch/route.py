@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
+from operator import is_not
 from typing import Any, Self, cast
 
 from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey
 
 from . import fastapi_internals
 from .app_context import enter_app, leave_app
@@ -36,7 +37,7 @@ class PluginRoute(BaseRoute):
         self.app = app
         self.snapshot = Snapshot()
         self._lock = threading.Lock()
-        self._hosts: list[BaseRoute] = []
+        self._hosts: list[BaseRoute] | None = None
         self._app_key = app_key
         self._openapi = OpenApi(app, self)
 
@@ -94,7 +95,8 @@ class PluginRoute(BaseRoute):
     def _stand(self) -> None:
         """Go to the right place among the host's routes, if those changed since the last time."""
         routes = self.app.router.routes
-        if len(routes) != len(self._hosts) or any(one is not two for one, two in zip(routes, self._hosts, strict=True)):
+        hosts = self._hosts
+        if hosts is None or len(routes) != len(hosts) or any(map(is_not, routes, hosts)):
             place(self.app, self._ours())
             self._hosts = list(routes)
 

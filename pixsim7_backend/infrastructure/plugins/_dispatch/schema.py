@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from pixsim7_backend.infrastructure.plugins._openapi import (
+from pixsim7_backend.infrastructure.plugins._dispatch.openapi import (
     Document,
     Fragment,
     Json,

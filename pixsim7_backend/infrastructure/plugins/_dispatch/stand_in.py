@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pixsim7_backend.infrastructure.plugins._ownership import Owner
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
 
 from .claims import ANY_METHOD
 from .mount import PluginMount
@@ -36,4 +36,4 @@ def build_stand_in(mount: PluginMount, refusal: Callable[[], HTTPException]) -> 
     holder = APIRouter()
     holder.include_router(router)
     owner = Owner(mount.owner.app, mount.plugin_id, mount.owner.generation, mount.owner.package, mount.owner.directory)
-    return PluginMount(owner, holder, [router], None)
+    return PluginMount(owner, holder, [router])

@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from pixsim7_backend.infrastructure.plugins._control import ControlServer
-from pixsim7_backend.infrastructure.plugins._control_socket import SOCKET_NAME, has_server, is_supported, request
+from pixsim7_backend.infrastructure.plugins._control.server import ControlServer
+from pixsim7_backend.infrastructure.plugins._control.socket import SOCKET_NAME, has_server, is_supported, request
 
 from .problems import problem_of
 from .routes import admin_router

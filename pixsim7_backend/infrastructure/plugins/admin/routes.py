@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from pixsim7_backend.infrastructure.plugins._commands import Commands, Json, Terms
+from pixsim7_backend.infrastructure.plugins._control.commands import Commands, Json, Terms
 from pixsim7_backend.infrastructure.plugins._manager import PluginManager
 
 from .problems import MEDIA_TYPE, ProblemRoute
 from .schemas import (
     PluginChange,
+    PluginConfinement,
+    PluginDecision,
     PluginEventsView,
+    PluginGrantsTagged,
     PluginLeaks,
     PluginMetricsView,
     PluginPlan,
@@ -47,10 +50,11 @@ async def _commands(request: Request) -> Commands:
 
 
 async def _terms(
+    request: Request,
     versions: AcceptedVersions,
     dry_run: Annotated[bool, Query(description="Only say what would happen.")] = False,
 ) -> Terms:
-    return Terms(dry_run=dry_run, versions=versions)
+    return Terms(dry_run=dry_run, versions=versions, by=str(getattr(request.state, "operator", "the admin API")))
 
 
 TheCommands = Annotated[Commands, Depends(_commands)]
@@ -63,10 +67,12 @@ def admin_router(*, guard: Callable[..., Any], prefix: str = "/admin/plugins", t
 
     The app that they are mounted in must have a plugin manager when they are called, not before. They
     belong in front of the plugins' own routes, where the host's routes are anyway. A plugin whose id
-    is the name of a route (``plan``, ``events``, ``leaks``, ``metrics``) is reached by another spelling: ``Plan``.
+    is the name of a route (``plan``, ``events``, ``confinement``, ``leaks``, ``metrics``) is reached by another
+    spelling: ``Plan``.
 
     Args:
-        guard: a dependency (a callable for ``Depends``) that raises unless the caller is an operator.
+        guard: a dependency (a callable for ``Depends``) that raises unless the caller is an operator; what it
+            leaves in ``request.state.operator`` names them in the audit.
         prefix: the path of the list; it begins with a slash.
         tags: of the routes, in the API's description.
     """
@@ -82,9 +88,11 @@ def _add_looks(router: APIRouter) -> None:
         ("", list_plugins, list[PluginView], "admin_list_plugins", {}),
         ("/plan", read_plan, PluginPlan, "admin_plugin_plan", {}),
         ("/events", list_events, PluginEventsView, "admin_plugin_events", {}),
+        ("/confinement", read_confinement, PluginConfinement, "admin_plugin_confinement", {}),
         ("/leaks", list_leaks, PluginLeaks, "admin_plugin_leaks", {}),
         ("/metrics", read_metrics, list[PluginMetricsView], "admin_plugin_metrics", text),
         ("/{plugin_id}", read_plugin, PluginView, "admin_read_plugin", _problems(404)),
+        ("/{plugin_id}/grants", read_grants, PluginGrantsTagged, "admin_read_plugin_grants", _problems(404, 409)),
         ("/{plugin_id}/settings", read_settings, PluginSettingsView, "admin_read_plugin_settings", _problems(404)),
     ):
         router.get(path, response_model=model, name=name, responses=responses)(look)
@@ -97,6 +105,12 @@ def _add_changes(router: APIRouter) -> None:
         router.post(
             f"/{{plugin_id}}/{name}", response_model=PluginChange, name=f"admin_{name}_plugin", responses=problems
         )(change)
+    router.put(
+        "/{plugin_id}/grants",
+        response_model=PluginChange,
+        name="admin_decide_plugin_grants",
+        responses=problems,
+    )(decide_grants)
     router.patch(
         "/{plugin_id}/settings",
         response_model=PluginSettingsChange,
@@ -126,6 +140,11 @@ async def list_events(
     return commands.events(since)
 
 
+def read_confinement(commands: TheCommands) -> Json:
+    """Show how well this machine confines the plugins of strangers, and what is missing; the first time it tries."""
+    return commands.confinement()
+
+
 async def list_leaks(commands: TheCommands) -> Json:
     """List what plugins left behind when they stopped or were replaced."""
     return commands.leaks()
@@ -148,6 +167,11 @@ async def read_plugin(plugin_id: PluginId, commands: TheCommands, response: Resp
     return _tagged(commands.plugin(plugin_id), response)
 
 
+async def read_grants(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
+    """Show what a confined plugin asks for, and what of it is granted, declined or undecided; 409 for others."""
+    return _tagged(commands.grants(plugin_id), response)
+
+
 async def read_settings(plugin_id: PluginId, commands: TheCommands, response: Response) -> Json:
     """Show a plugin's settings (secrets masked), where each comes from, and their JSON schema for forms."""
     return _tagged(commands.settings(plugin_id), response)
@@ -156,9 +180,18 @@ async def read_settings(plugin_id: PluginId, commands: TheCommands, response: Re
 # --- changing -------------------------------------------------------------------------------------
 
 
-async def enable(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
+async def enable(
+    plugin_id: PluginId,
+    commands: TheCommands,
+    terms: ChangeTerms,
+    response: Response,
+    grant: Annotated[
+        list[str] | None,
+        Query(description="Permission to grant, may be repeated; decides about all that a confined plugin asks for."),
+    ] = None,
+) -> Json:
     """Enable a plugin, and with it what was held back only because of it."""
-    return _changed(await commands.enable(plugin_id, terms), response)
+    return _changed(await commands.enable(plugin_id, terms, grant=grant), response)
 
 
 async def disable(
@@ -172,14 +205,27 @@ async def disable(
     return _changed(await commands.disable(plugin_id, terms, cascade=cascade), response)
 
 
-async def reload(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
+async def reload(
+    plugin_id: PluginId,
+    commands: TheCommands,
+    terms: ChangeTerms,
+    response: Response,
+    discard_state: Annotated[bool, Query(description="Do not ask the old code for its state, and lose it.")] = False,
+) -> Json:
     """Replace a plugin's code by what is on disk now; when that fails the old code serves on."""
-    return _changed(await commands.reload(plugin_id, terms), response)
+    return _changed(await commands.reload(plugin_id, terms, discard_state=discard_state), response)
 
 
 async def retry(plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response) -> Json:
     """Give a plugin that failed, is blocked or was quarantined another chance; one that runs is left alone."""
     return _changed(await commands.retry(plugin_id, terms), response)
+
+
+async def decide_grants(
+    plugin_id: PluginId, commands: TheCommands, terms: ChangeTerms, response: Response, decision: PluginDecision
+) -> Json:
+    """Decide about all that a confined plugin asks for: what is not granted is declined. If it runs, it follows."""
+    return _changed(await commands.grant(plugin_id, decision.grant, terms), response)
 
 
 async def change_settings(

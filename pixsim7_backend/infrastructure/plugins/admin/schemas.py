@@ -25,6 +25,7 @@ class PluginPlace(BaseModel):
     folder: str
     path: str
     rank: str
+    is_confined: bool = Field(description="Its code runs in a jail; what it may do there was granted.")
 
 
 class PluginWish(BaseModel):
@@ -34,6 +35,33 @@ class PluginWish(BaseModel):
 
     on: bool | None
     by: str = Field(examples=["operator", "manifest", "DISABLED_PLUGINS"])
+
+
+class PluginGrants(BaseModel):
+    """What a confined plugin asks for, and what the operator has decided about it."""
+
+    requested: list[str]
+    granted: list[str]
+    declined: list[str]
+    undecided: list[str] = Field(description="What nobody has decided about; it does not start before that.")
+
+
+class PluginGrantsTagged(PluginGrants):
+    """The same, with the version of the record for `If-Match`."""
+
+    record_version: int = Field(description="The `ETag`.")
+
+
+class PluginDecision(BaseModel):
+    """What to grant a confined plugin; everything else that it asks for is declined."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grant: list[str] = Field(
+        description="Permissions, also narrower ones than asked for, families like `db`, or alone `all` or `none`.",
+        examples=[["db:read", "user:read"]],
+        max_length=1000,
+    )
 
 
 class PluginView(BaseModel):
@@ -51,6 +79,7 @@ class PluginView(BaseModel):
     reload_error: PluginReason | None = Field(
         default=None, description="Why the code on disk is not the code that serves; null where it is."
     )
+    grants: PluginGrants | None = Field(description="Null for a plugin that is not confined, which needs none.")
     source: PluginPlace
     warnings: list[str]
     manifest: dict[str, Any] | None
@@ -97,6 +126,9 @@ class PluginChange(BaseModel):
     change: PluginChangeSteps
     dry_run: bool = Field(description="Nothing was done; the steps are those of the change if it were asked for.")
     refused: PluginReason | None = Field(description="Of a dry run: why the change itself would be refused.")
+    grants: PluginGrants | None = Field(
+        default=None, description="Of enabling and granting: what is (or would be) granted and declined."
+    )
     report: PluginLeakReport | None = Field(description="Of disabling: what was undone, and what was left behind.")
 
 
@@ -130,12 +162,31 @@ class PluginHappening(BaseModel):
     text: str
 
 
+class PluginAudited(BaseModel):
+    """A decision about the permissions of a plugin: who made it, and when."""
+
+    at: datetime
+    by: str
+    plugin: str
+    granted: list[str]
+    declined: list[str]
+
+
 class PluginEventsView(BaseModel):
-    """Who hears what, what plugins declare, and what happened lately (oldest first)."""
+    """Who hears what, what plugins declare, what happened lately and who granted what (oldest first)."""
 
     subscriptions: list[PluginSubscription]
     declared: dict[str, list[str]]
     happenings: list[PluginHappening]
+    audit: list[PluginAudited]
+
+
+class PluginConfinement(BaseModel):
+    """How well this machine confines plugins: below ``floor`` those of strangers are blocked."""
+
+    floor: str = Field(examples=["confined"])
+    is_reached: bool
+    report: dict[str, Any] | None = Field(description="`level`, its parts, and under `notes` what is missing and why.")
 
 
 class PluginLeaks(BaseModel):
@@ -186,6 +237,9 @@ class PluginMetricsView(BaseModel):
     requests: int
     errors: int
     answers: dict[str, int] = Field(examples=[{"2xx": 12, "5xx": 1}])
+    refused: dict[str, int] = Field(
+        description="Requests beyond a limit, which did not reach it.", examples=[{"rate": 3}]
+    )
     unanswered: int
     websockets: int
     in_flight: int

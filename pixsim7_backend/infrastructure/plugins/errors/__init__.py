@@ -23,6 +23,7 @@ from .code import (
     DuplicatePluginError,
     EntryPointError,
     HookTimeoutError,
+    ImportTimeoutError,
     InvalidManifestError,
     MissingExportError,
     MissingManifestError,
@@ -33,6 +34,7 @@ from .code import (
     UndeclaredImportError,
     UnhealthyPluginError,
 )
+from .confining import ConfinementError, GrantNeededError, GrantRefusedError, JailedPluginError, TrespassError
 from .control import (
     CommandRefusedError,
     ControlSocketError,
@@ -45,6 +47,7 @@ from .installing import (
     ArchiveRefusedError,
     DependantsInstalledError,
     FolderTakenError,
+    IdTakenError,
     InstallBusyError,
     InstalledElsewhereError,
     InstallRefusedError,
@@ -52,6 +55,7 @@ from .installing import (
     NoFormerVersionError,
     NotRemovableError,
     RolledBackError,
+    TablesAheadError,
 )
 from .operating import (
     ConfigurationError,
@@ -65,6 +69,8 @@ from .operating import (
     PluginStartupError,
     PortTakenError,
     ReplacementRefusedError,
+    StateNotHandedOverError,
+    StoppingError,
 )
 from .quarantine import QuarantinedError
 from .settings import NoSettingsError, PluginSettingsError, SecretStorageError, SettingProblem
@@ -78,6 +84,7 @@ __all__ = [
     "CircularDependencyError",
     "CommandRefusedError",
     "ConfigurationError",
+    "ConfinementError",
     "ControlSocketError",
     "DependantsEnabledError",
     "DependantsInstalledError",
@@ -86,14 +93,19 @@ __all__ = [
     "DuplicatePluginError",
     "EntryPointError",
     "FolderTakenError",
+    "GrantNeededError",
+    "GrantRefusedError",
     "HookTimeoutError",
     "HostVersionError",
+    "IdTakenError",
     "IllegalTransitionError",
+    "ImportTimeoutError",
     "InstallBusyError",
     "InstallRefusedError",
     "InstalledElsewhereError",
     "InterruptedChangeError",
     "InvalidManifestError",
+    "JailedPluginError",
     "LiveChangesRefusedError",
     "MemberRefusedError",
     "MissingDependencyError",
@@ -127,8 +139,12 @@ __all__ = [
     "SettingProblem",
     "StateConflictError",
     "StateFileError",
+    "StateNotHandedOverError",
     "StateUnavailableError",
+    "StoppingError",
     "SuspectedCrashError",
+    "TrespassError",
+    "TablesAheadError",
     "UndeclaredImportError",
     "UnhealthyPluginError",
 ]

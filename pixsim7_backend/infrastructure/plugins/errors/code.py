@@ -70,6 +70,20 @@ class PluginLoadError(PluginError):
         self.__cause__ = cause
 
 
+class ImportTimeoutError(PluginError):
+    """New code was still being imported after the time that it gets; nothing can end that but itself."""
+
+    def __init__(self, *, plugin: str, limit: float, where: str = "") -> None:
+        at = f" at {where}" if where else ""
+        super().__init__(
+            f"importing plugin {plugin!r} has taken more than {limit:g} s and is left to itself{at};"
+            " do slow work in a task that on_enable starts, and restart the server if the import never ends",
+            plugin=plugin,
+            limit=limit,
+            where=where,
+        )
+
+
 class MissingExportError(PluginError):
     """The plugin does not export what it must, or exports something of the wrong type."""
 
@@ -117,27 +131,31 @@ class PluginHookError(PluginError):
 class HookTimeoutError(PluginError):
     """A lifecycle hook ran longer than it may."""
 
-    def __init__(self, *, plugin: str, hook: str, limit: float, took: float | None = None) -> None:
+    def __init__(self, *, plugin: str, hook: str, limit: float, took: float | None = None, where: str = "") -> None:
         how = "was cancelled after" if took is None else f"took {took:.1f} s, more than"
+        at = f" ({where})" if where else ""
         super().__init__(
-            f"{hook} of plugin {plugin!r} {how} {limit:g} s; do slow work in a task that {hook} starts,"
-            " or raise `hook_timeout` in the plugin settings",
+            f"{hook} of plugin {plugin!r} {how} {limit:g} s{at}; do slow work in a task that {hook} starts,"
+            " or raise the platform's setting `hook_timeout`",
             plugin=plugin,
             hook=hook,
             limit=limit,
             took=took,
+            where=where,
         )
 
 
 class AsyncHookError(PluginError):
     """``on_load`` is a coroutine function, but loading is synchronous."""
 
-    def __init__(self, *, plugin: str, hook: str) -> None:
+    def __init__(self, *, plugin: str, hook: str, where: str = "") -> None:
+        at = f" ({where})" if where else ""
         super().__init__(
-            f"{hook} of plugin {plugin!r} is async, but plugins are loaded before the event loop serves;"
+            f"{hook} of plugin {plugin!r} is async{at}, but plugins are loaded before the event loop serves;"
             f" make it `def {hook}(app)` and move what must be awaited to `async def on_enable()`",
             plugin=plugin,
             hook=hook,
+            where=where,
         )
 
 

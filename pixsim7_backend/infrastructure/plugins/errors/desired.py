@@ -51,6 +51,6 @@ class LiveChangesRefusedError(PluginError):
     def __init__(self, *, plugin: str) -> None:
         super().__init__(
             f"plugin {plugin!r} cannot be changed while several workers serve, since only one of them would change;"
-            " run with WORKERS=1, or make the change while the server is stopped",
+            " run with WORKERS=1 and without --workers, or make the change while the server is stopped",
             plugin=plugin,
         )

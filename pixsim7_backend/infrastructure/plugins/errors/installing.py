@@ -54,6 +54,17 @@ class InstalledElsewhereError(PluginError):
         )
 
 
+class IdTakenError(PluginError):
+    """The id is that of one of the backend's own plugins, which nothing that is added may replace."""
+
+    def __init__(self, *, plugin: str, directory: Path) -> None:
+        super().__init__(
+            f"plugin {plugin!r} comes with the backend ({directory}) and is not replaced; give yours another id",
+            plugin=plugin,
+            directory=directory,
+        )
+
+
 class FolderTakenError(PluginError):
     """The folder in which the plugin belongs holds something else."""
 
@@ -77,6 +88,22 @@ class InstallRefusedError(PluginError):
             plugin=plugin,
             stopped=tuple(stopped),
             because=because,
+        )
+
+
+class TablesAheadError(PluginError):
+    """The plugin's tables were migrated by a newer version than the one that should be installed."""
+
+    state = PluginState.BLOCKED
+
+    def __init__(self, *, plugin: str, version: str, revision: str) -> None:
+        super().__init__(
+            f"version {version} of plugin {plugin!r} was not installed: its tables stand at revision {revision!r},"
+            " which that version does not know; stay with one that does, or give its rows up:"
+            f" `pixsim7 plugins remove {plugin} --data drop`, then add version {version}",
+            plugin=plugin,
+            version=version,
+            revision=revision,
         )
 
 

@@ -56,6 +56,19 @@ class ReplacementRefusedError(PluginError):
         )
 
 
+class StateNotHandedOverError(PluginError):
+    """The code that serves could not say what its replacement should go on with, so it was not replaced."""
+
+    def __init__(self, *, plugin: str, cause: PluginError) -> None:
+        super().__init__(
+            f"plugin {plugin!r} was not replaced, since its state would be lost: {cause};"
+            f" to lose it, `pixsim7 plugins reload {plugin} --discard-state`",
+            plugin=plugin,
+            cause=str(cause),
+        )
+        self.__cause__ = cause
+
+
 class IllegalTransitionError(PluginError):
     """The state table does not allow this step."""
 
@@ -83,6 +96,15 @@ class PluginBusyError(PluginError):
             "plugins cannot be enabled or disabled from inside a hook or a handler of a lifecycle event;"
             " start a task that does it afterwards",
             plugin=plugin,
+        )
+
+
+class StoppingError(PluginError):
+    """The server stops; plugins do not change any more."""
+
+    def __init__(self, *, plugin: str) -> None:
+        super().__init__(
+            f"plugin {plugin!r} was not changed, since the server stops; ask again when it has started", plugin=plugin
         )
 
 

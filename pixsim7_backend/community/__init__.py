@@ -1,0 +1,1 @@
+"""What community plugins get of this backend, as far as owners open it and operators grant it."""

@@ -1,0 +1,1 @@
+"""Requests of community plugins to the outside: to granted hosts, at addresses that are public."""

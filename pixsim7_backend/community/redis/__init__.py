@@ -1,0 +1,1 @@
+"""Redis for community plugins: named commands, on keys of their own."""

@@ -1,0 +1,1 @@
+"""Who did it: what is counted of each plugin, whose code blocks the loop, and when enough is enough."""

@@ -1,0 +1,1 @@
+"""Switching plugins from outside: the commands, and the local socket that they come through."""

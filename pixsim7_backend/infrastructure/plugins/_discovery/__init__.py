@@ -1,0 +1,1 @@
+"""Finding plugins, and reading what their manifests claim without running them."""

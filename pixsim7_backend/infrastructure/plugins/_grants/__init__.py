@@ -1,0 +1,1 @@
+"""What confined plugins ask for, and what the operator lets them do. Pure."""

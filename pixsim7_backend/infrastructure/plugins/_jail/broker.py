@@ -1,0 +1,266 @@
+"""The host's side of what a jail calls: services that do it, and what one jail may ask of them.
+
+A call names a family and what it wants of it, like ``db.execute``. The broker opens the family's session when
+it is first called, refuses what was not granted, and counts. What a service raises as a BrokerError is shown to
+the plugin; of anything else it learns only that the host could not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
+
+__all__ = [
+    "Broker",
+    "BrokerError",
+    "BrokerLimits",
+    "CallContext",
+    "Grants",
+    "JailIdentity",
+    "Meter",
+    "Service",
+    "ServiceSession",
+    "is_granted",
+]
+
+_log = logging.getLogger("pixsim7.plugins.broker")
+_MINUTE = 60.0
+_ENDING = frozenset({"commit", "rollback", "fetch", "forget", "close", "subscribe"})
+"""Methods that are answered though the minute's share is used up: they end what was begun, and cost nothing."""
+
+
+class BrokerError(Exception):
+    """A call was refused or failed; the plugin is shown ``kind`` and the text: no path and no secret of the host."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JailIdentity:
+    """Which jail calls: of which plugin, and where that lies."""
+
+    plugin: str
+    generation: int
+    directory: Path
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """One call: what it is, until when it must be done (``time.monotonic``), and where its work is counted."""
+
+    method: str
+    deadline: float
+    count: Callable[[str, int], None]
+    """Adds to what the plugin has used, like ``("rows", 20)``."""
+
+
+class ServiceSession(Protocol):
+    """What a service keeps for one jail process; closed when that ends, and whatever it had open is undone."""
+
+    async def call(self, method: str, args: Sequence[Any], call: CallContext) -> Any:
+        """Do what the jail wants, and return what can be said in a frame.
+
+        Raises:
+            BrokerError: it is refused, or went wrong.
+        """
+
+    async def close(self) -> None:
+        """The jail is gone."""
+
+
+class Service(Protocol):
+    """A family of calls."""
+
+    family: str
+    """``db`` serves all methods ``db.*``."""
+    inside: str | None
+    """What runs in the jail before the plugin is imported, as ``module:function``."""
+    permissions: tuple[str, ...]
+    """One of these must be granted before anything is answered; none: it is for all."""
+
+    def describe(self, jail: JailIdentity, grants: Grants) -> Mapping[str, Any]:
+        """Return what its part in the jail must know from the start; goes with the spec, so it is JSON-able."""
+
+    def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
+        """Return what answers the calls of one jail process."""
+
+
+def is_granted(grants: Grants, permission: str) -> bool:
+    """Tell whether the permission is granted, wholly or narrowed."""
+    return grants.has(permission)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLimits:
+    """What one jail may ask of the host. Durations are in seconds."""
+
+    concurrent: int = 16
+    """Calls that are carried out at once; others wait."""
+    waiting: int = 256
+    """Calls that are carried out or wait; others are refused."""
+    call_time: float = 15.0
+    per_minute: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "db.milliseconds": 30_000, "db.rows": 2_000_000, "db.bytes": 512 << 20,
+            "redis.calls": 60_000, "redis.bytes": 256 << 20,
+            "http.calls": 20_000, "http.bytes": 512 << 20,
+            "events.calls": 6_000,
+        }
+    )  # fmt: skip
+    """What may be used in a minute, by what is counted: ``<family>.calls``, ``<family>.milliseconds``, …"""
+
+
+class Meter:
+    """Counts what one plugin uses, in all and in the present minute."""
+
+    def __init__(self, per_minute: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+        self.total: Counter[str] = Counter()
+        self.minute: Counter[str] = Counter()
+        self._allowed = per_minute
+        self._clock = clock
+        self._began = clock()
+
+    def add(self, name: str, amount: int) -> None:
+        """Count something."""
+        self._turn()
+        self.total[name] += amount
+        self.minute[name] += amount
+
+    def check(self, family: str) -> None:
+        """Refuse while the minute's share of the family is used up.
+
+        Raises:
+            BrokerError: it is.
+        """
+        self._turn()
+        for name, allowed in self._allowed.items():
+            if name.partition(".")[0] == family and self.minute[name] >= allowed:
+                left = max(1, round(self._began + _MINUTE - self._clock()))
+                raise BrokerError(
+                    "ShareUsedUpError", f"this plugin has used its {allowed:,} {name} of this minute; again in {left} s"
+                )
+
+    def _turn(self) -> None:
+        now = self._clock()
+        if now - self._began >= _MINUTE:
+            self._began = now
+            self.minute.clear()
+
+
+class Broker:
+    """Answers the calls of one jail process, on one event loop.
+
+    ``reply`` is given a call's number, whether it succeeded, and its value or ``{type, text}``. ``meter`` may be
+    that of the plugin's former process, so that a restart gives no new share.
+    """
+
+    def __init__(
+        self,
+        jail: JailIdentity,
+        grants: Grants,
+        services: Iterable[Service],
+        *,
+        reply: Callable[[int, bool, Any], None],
+        limits: BrokerLimits | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._jail = jail
+        self._grants = grants
+        self._services = {service.family: service for service in services}
+        self._reply = reply
+        self._limits = limits or BrokerLimits()
+        self.meter = meter or Meter(self._limits.per_minute)
+        self._sessions: dict[str, ServiceSession] = {}
+        self._turnstile = asyncio.Semaphore(self._limits.concurrent)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._owed = 0.0
+
+    def take(self, number: int, method: str, args: list[Any]) -> None:
+        """Answer a call by and by."""
+        if self._is_closed:
+            return
+        if len(self._tasks) >= self._limits.waiting:
+            self._refuse(number, "TooManyCallsError", f"{self._limits.waiting} calls of this plugin are under way")
+            return
+        task = asyncio.create_task(self._answer(number, method, args), name=f"{method[:60]} for {self._jail.plugin}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """The jail is gone: stop what it has asked for, and undo what is open."""
+        self._is_closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        sessions, self._sessions = self._sessions, {}
+        for family, session in sessions.items():
+            try:
+                await session.close()
+            except Exception:  # noqa: BLE001 - the other sessions are closed whatever this one does
+                _log.exception("the %s service could not clean up after plugin %r", family, self._jail.plugin)
+
+    async def _answer(self, number: int, method: str, args: list[Any]) -> None:
+        try:
+            async with self._turnstile:
+                value = await self._call(method, args)
+        except BrokerError as error:
+            self._refuse(number, error.kind, str(error))
+        except TimeoutError:
+            self._refuse(number, "CallTimeoutError", f"{method[:60]} took longer than {self._limits.call_time:g} s")
+        except Exception:  # noqa: BLE001 - the plugin must not learn what, but get an answer
+            _log.exception("%s of plugin %r failed", method[:60], self._jail.plugin)
+            self._refuse(number, "HostError", "the host could not do that; its log says why")
+        else:
+            self._reply(number, True, value)
+
+    def _refuse(self, number: int, kind: str, text: str) -> None:
+        self._reply(number, False, {"type": kind, "text": text})
+
+    async def _call(self, method: str, args: list[Any]) -> Any:
+        family, _, name = method.partition(".")
+        session = self._session(family, method)
+        if name not in _ENDING:
+            self.meter.check(family)
+        with self._timed(family) as count:
+            context = CallContext(name, time.monotonic() + self._limits.call_time, count)
+            async with asyncio.timeout(self._limits.call_time):
+                return await session.call(name, args, context)
+
+    @contextlib.contextmanager
+    def _timed(self, family: str) -> Iterator[Callable[[str, int], None]]:
+        def count(what: str, amount: int) -> None:
+            self.meter.add(f"{family}.{what}", amount)
+
+        started = time.perf_counter()
+        count("calls", 1)
+        try:
+            yield count
+        finally:
+            self._owed += (time.perf_counter() - started) * 1000  # most calls take less than one, and add up
+            count("milliseconds", int(self._owed))
+            self._owed %= 1
+
+    def _session(self, family: str, method: str) -> ServiceSession:
+        if (session := self._sessions.get(family)) is not None:
+            return session
+        service = self._services.get(family)
+        if service is None:
+            raise BrokerError("UnknownCallError", f"the host knows no {method[:60]!r}")
+        if service.permissions and not any(is_granted(self._grants, each) for each in service.permissions):
+            wanted = " or ".join(map(repr, service.permissions))
+            raise BrokerError("NotGrantedError", f"{method[:60]!r} needs the permission {wanted}, which is not granted")
+        session = self._sessions[family] = service.open(self._jail, self._grants)
+        return session

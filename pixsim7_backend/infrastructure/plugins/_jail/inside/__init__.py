@@ -1,0 +1,1 @@
+"""What runs in the jail itself, around the plugin."""

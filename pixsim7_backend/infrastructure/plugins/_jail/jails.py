@@ -1,0 +1,157 @@
+"""The jails of one app: what each confined plugin is started with, and what its calls reach."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.types import Scope
+
+from pixsim7_backend.infrastructure.plugins._code.loader import PluginCode
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
+from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
+from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
+
+from .application import HttpLimits, JailedApplication
+from .broker import Broker, BrokerLimits, JailIdentity, Meter, Service
+from .errors import JailProtocolError
+from .jailed import load_jailed
+from .process import JailProcess
+from .services.events import JailEvents
+from .services.log import JailLog, LogLimits
+from .services.scratch import find_excess
+from .spec import JailLimits, JailSpec
+from .supervisor import Crash, JailSupervisor, Launcher, SupervisorSettings
+
+__all__ = ["JailSettings", "Jails"]
+
+logger = logging.getLogger("pixsim7.plugins.jail")
+
+_PACKAGE = "pixsim7_jailed"
+
+
+ScopeExtension = Callable[[Scope, Grants], Awaitable[Mapping[str, Any]]]
+"""Tells what a plugin may know of a caller: what is added to the scope of a request."""
+
+
+async def _nothing(_scope: Scope, _grants: Grants) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JailSettings:
+    """How confined plugins are run."""
+
+    services: tuple[Service, ...] = ()
+    inside: tuple[str, ...] = ()
+    """What runs in every jail before its plugin is imported, as ``module:function``."""
+    extend: ScopeExtension = _nothing
+    limits: JailLimits = field(default_factory=JailLimits)
+    http: HttpLimits = field(default_factory=HttpLimits)
+    calls: BrokerLimits = field(default_factory=BrokerLimits)
+    log: LogLimits = field(default_factory=LogLimits)
+    supervision: SupervisorSettings = field(default_factory=SupervisorSettings)
+    hook_timeout: float = 10.0
+
+
+class Jails:
+    """Loads confined plugins for one app. ``on_given_up`` is told of plugins whose jails crashed too often, and why.
+
+    Args:
+        launcher: starts the processes.
+        settings: for all of them.
+        hooks: where events of the host are heard.
+    """
+
+    def __init__(self, launcher: Launcher, settings: JailSettings, hooks: HookBus) -> None:
+        self.on_given_up: Callable[[str, str], None] = lambda _plugin, _evidence: None
+        self.supervisors: dict[str, JailSupervisor] = {}
+        """Of the generations in memory, the latest of each plugin."""
+        self._launcher = launcher
+        self._settings = settings
+        self._hooks = hooks
+        self._meters: dict[str, Meter] = {}
+
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
+        """Let a jail load the plugin; return code that stands for it. Blocks.
+
+        Raises:
+            JailedPluginError: it cannot be loaded.
+        """
+        assert candidate.manifest is not None, "the manifest of a confined plugin is read, never computed"
+        supervisor = self._supervisor(candidate, owner, grants, settings)
+        application = JailedApplication(
+            supervisor,
+            self._settings.http,
+            extend=lambda scope: self._settings.extend(scope, grants),
+            on_misbehaviour=lambda error: _log_misbehaviour(candidate.id, error),
+        )
+        code = load_jailed(supervisor, candidate.manifest, application, on_up=lambda: None)
+        self.supervisors[candidate.id] = supervisor
+        owner.ledger.add_release("jail", candidate.id, lambda: self._discard(supervisor))
+        return code
+
+    def _discard(self, supervisor: JailSupervisor) -> None:
+        supervisor.discard()
+        if self.supervisors.get(supervisor.plugin) is supervisor:
+            del self.supervisors[supervisor.plugin]
+
+    def _supervisor(
+        self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]
+    ) -> JailSupervisor:
+        assert candidate.manifest is not None
+        mine, plugin, manifest = self._settings, candidate.id, candidate.manifest
+        meter = self._meters.setdefault(plugin, Meter(mine.calls.per_minute))
+        events = JailEvents(owner, self._hooks, manifest.events, lambda *asked: supervisor.ask(*asked))  # noqa: PLW0108 - it is made below
+        log = JailLog(plugin, mine.log)
+        owner.ledger.add_release("log", plugin, log.close)
+        services: tuple[Service, ...] = (*mine.services, events)
+
+        def identify(scratch: str) -> JailIdentity:
+            return JailIdentity(
+                plugin=plugin, generation=owner.generation, directory=candidate.source.path, scratch=Path(scratch)
+            )
+
+        def make_broker(process: JailProcess, reply: Callable[[int, bool, Any], None]) -> Broker:
+            jail = identify(process.spec.scratch)
+            return Broker(jail, grants, services, reply=reply, limits=mine.calls, meter=meter)
+
+        spec = JailSpec(
+            plugin=plugin,
+            folder=candidate.source.folder,
+            path=str(candidate.source.path),
+            package=f"{_PACKAGE}.{candidate.source.folder}",
+            prefix=manifest.prefix,
+            inside=(*mine.inside, *(each.inside for each in services if each.inside)),
+            services={each.family: dict(each.describe(identify(""), grants)) for each in services},
+            settings=settings,
+            hook_timeout=mine.hook_timeout,
+            limits=mine.limits,
+        )
+        supervisor = JailSupervisor(
+            plugin,
+            spec,
+            self._launcher,
+            mine.supervision,
+            make_broker=make_broker,
+            on_log=log,
+            on_given_up=lambda crashes: self.on_given_up(plugin, _evidence(crashes)),
+            find_excess=lambda process: find_excess(
+                process.spec.scratch, size=mine.limits.scratch, entries=mine.limits.scratch_entries
+            ),
+        )
+        return supervisor
+
+
+def _evidence(crashes: tuple[Crash, ...]) -> str:
+    last = crashes[-1]
+    said = f"; the last that it wrote: {last.stderr.strip()}" if last.stderr.strip() else ""
+    return f"its jail ended {len(crashes)} times, at last it {last.what}{said}"
+
+
+def _log_misbehaviour(plugin: str, error: JailProtocolError) -> None:
+    logger.error("Plugin %s misbehaved in its jail: %s", plugin, error)

@@ -1,0 +1,123 @@
+"""Starts jails for the host: keeps a zygote, gives each jail a user and a scratch directory, and takes them back."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .keeper import Keeper, LaunchError
+from .level import ConfinementLevel, ConfinementReport
+from .process import JailProcess
+from .scratch import ScratchDirectories
+from .spec import JailSpec
+from .uids import NoUidError, UidPool
+
+__all__ = ["LaunchError", "Launcher"]
+
+_LIMIT = 60.0
+
+
+class Launcher:
+    """Any thread may use it; its methods block.
+
+    Args:
+        preload: modules that every jail finds imported, beside those of the platform.
+        floor: a jail that is confined less does not run.
+        uids: where the host is root, the users that jails run as; None: all as the host's.
+        scratch: where scratch directories are made; None: where temporary files are.
+        limit: seconds that the zygote may take to start, and a jail to be confined.
+    """
+
+    def __init__(
+        self,
+        *,
+        preload: Sequence[str] = (),
+        floor: ConfinementLevel = ConfinementLevel.CONFINED,
+        uids: UidPool | None = None,
+        scratch: Path | None = None,
+        limit: float = _LIMIT,
+    ) -> None:
+        self._preload = tuple(preload)
+        self._floor = floor
+        self._uids = uids if os.geteuid() == 0 else None
+        self._scratch = ScratchDirectories(scratch)
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._keeper: Keeper | None = None
+        self._report: ConfinementReport | None = None
+        _launchers.add(self)
+
+    def start(self) -> ConfinementReport:
+        """Make sure that the zygote runs; return what this machine can confine a jail with.
+
+        Raises:
+            LaunchError: it cannot be started; the text says why.
+        """
+        self._get_keeper()
+        assert self._report is not None
+        return self._report
+
+    def spawn(self, spec: JailSpec) -> JailProcess:
+        """Start a jail and return it when it is confined; its plugin is not imported yet.
+
+        Its user and its scratch directory are chosen here, whatever the spec says.
+
+        Raises:
+            LaunchError: it cannot be started; the text says why.
+        """
+        keeper = self._get_keeper()
+        try:
+            lease = None if self._uids is None else self._uids.lease()
+        except (NoUidError, OSError) as error:
+            raise LaunchError(f"the jail of plugin {spec.plugin!r} has no user to run as: {error}") from error
+        uid = None if lease is None else lease.uid
+        scratch = self._scratch.make(spec.plugin, uid)
+
+        def give_back() -> None:
+            self._scratch.remove(scratch)
+            if lease is not None:
+                lease.release()
+
+        return keeper.launch(replace(spec, uid=uid, scratch=str(scratch)), give_back, self._limit)
+
+    def close(self) -> None:
+        """End all jails and the zygote; the launcher can be used again."""
+        with self._lock:
+            keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
+        self._scratch.close()
+        atexit.unregister(self.close)
+
+    def _get_keeper(self) -> Keeper:
+        with self._lock:
+            if self._keeper is None or not self._keeper.is_alive:
+                keeper = Keeper(preload=self._preload, floor=self._floor)
+                self._report = keeper.start(self._limit)
+                self._keeper = keeper
+                atexit.register(self.close)
+            return self._keeper
+
+    def _forget(self) -> None:
+        """Be a new launcher: this process is a copy of the one whose zygote that was."""
+        keeper, self._keeper, self._lock = self._keeper, None, threading.Lock()
+        if keeper is not None:
+            keeper.forget()
+            self._scratch.forget()
+
+
+_launchers: weakref.WeakSet[Launcher] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for launcher in tuple(_launchers):
+        launcher._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,1 @@
+"""The platform's own services for jails: what needs neither a database nor users."""

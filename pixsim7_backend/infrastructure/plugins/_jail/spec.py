@@ -1,0 +1,59 @@
+"""What a jail is started with. Pure; goes to the zygote as JSON-able values, and holds no secret of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+__all__ = ["JailLimits", "JailSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JailLimits:
+    """What one jail may use, of what the kernel counts for it. Sizes are in bytes."""
+
+    address_space: int = 1 << 30
+    data: int = 256 << 20
+    open_files: int = 64
+    file_size: int = 16 << 20
+    threads: int = 64
+    """Threads of its uid, where it has one of its own."""
+    scratch: int = 64 << 20
+    """What may lie in its scratch directory; the host looks and kills."""
+    scratch_entries: int = 10_000
+    """Files and directories there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JailSpec:
+    """One jailed plugin: its code, its place, what it is told."""
+
+    plugin: str
+    folder: str
+    """The name of its folder, which is that of its package."""
+    path: str
+    """Its folder, absolute."""
+    package: str
+    scratch: str = ""
+    """The one directory that it may write to; the launcher chooses it."""
+    prefix: str = "/api/v1"
+    inside: tuple[str, ...] = ()
+    """What runs in the jail before the plugin is imported, as ``module:function``; each gets the FastAPI app."""
+    services: Mapping[str, Any] = field(default_factory=dict)
+    """What the host's services tell their halves in the jail, by family; there it is ``app.state.services``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The plugin's own settings as they are configured, its secrets in clear."""
+    hook_timeout: float = 10.0
+    uid: int | None = None
+    """The user that it runs as; None: that of the host."""
+    limits: JailLimits = field(default_factory=JailLimits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the spec that :meth:`to_json` gave."""
+        return cls(**{**values, "inside": tuple(values["inside"]), "limits": JailLimits(**values["limits"])})

@@ -1,0 +1,416 @@
+"""Keeps the jail of one plugin generation running: starts it, watches it, starts it again, and knows when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.exceptions import HTTPException
+
+from .broker import Broker
+from .channel import Channel
+from .errors import JailCallError, JailGoneError, JailProtocolError
+from .handshake import Greeting, greet
+from .keeper import LaunchError
+from .process import JailProcess
+from .spec import JailSpec
+
+__all__ = ["Crash", "JailSupervisor", "Launcher", "SupervisorSettings"]
+
+logger = logging.getLogger("pixsim7.plugins.jail")
+
+
+class Launcher(Protocol):
+    """Starts jails; may block."""
+
+    def spawn(self, spec: JailSpec) -> JailProcess:
+        """Start a jail and return it, before it has said anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSettings:
+    """How patient the host is with a jail. Durations are in seconds."""
+
+    load_time: float = 20.0
+    hook_time: float = 15.0
+    first_pause: float = 0.05
+    """Between the first crash and the next start; doubled with each further one, with jitter."""
+    longest_pause: float = 30.0
+    healthy_after: float = 30.0
+    """So long without a crash, and the pauses begin anew."""
+    crashes: int = 5
+    """So many crashes within :attr:`crash_window`, and it is not started again."""
+    crash_window: float = 600.0
+    heartbeat: float = 5.0
+    """How often it is asked whether its event loop turns."""
+    missed_heartbeats: int = 3
+    """So many questions in a row without an answer, and it is killed; one that was late is none."""
+    patience: float = 10.0
+    """How long a request waits for a jail that is being started."""
+    idle_stop: float | None = None
+    """After so long without a request it is stopped, and started by the next one; None: it stays."""
+    death_time: float = 5.0
+    """How long a process that was killed may take to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """One end that nobody asked for."""
+
+    at: float
+    """``time.time()`` of it."""
+    what: str
+    """How the process ended, or how it misbehaved."""
+    stderr: str
+    """The last that it wrote there; a stranger's text."""
+
+
+class _Phase(enum.Enum):
+    """Where the jail is, as far as a request is concerned."""
+
+    OFF = "off"
+    UP = "up"
+    STARTING = "starting"
+    IDLE = "idle"
+    GIVEN_UP = "given up"
+
+
+@dataclass(slots=True)
+class _Life:
+    """One process, and what belongs to it."""
+
+    process: JailProcess
+    channel: Channel
+    broker: Broker
+    lost: asyncio.Future[Exception | None]
+    since: float
+
+
+class JailSupervisor:
+    """One generation's jail, over as many processes as it takes.
+
+    Args:
+        plugin: its id, for texts.
+        spec: what each process is started with.
+        launcher: starts them.
+        settings: how patient to be.
+        make_broker: gives a new process's broker, to which its calls go; it is told of whom, and how to reply.
+        on_log: is given each line of the jail: level, logger, text.
+        on_crash: is told of each crash.
+        on_given_up: is told once that there were too many.
+        find_excess: looks at a process and returns why it has to be ended, like a scratch directory that is full.
+    """
+
+    def __init__(
+        self,
+        plugin: str,
+        spec: JailSpec,
+        launcher: Launcher,
+        settings: SupervisorSettings,
+        *,
+        make_broker: Callable[[JailProcess, Callable[[int, bool, Any], None]], Broker],
+        on_log: Callable[[int, str, str], None],
+        on_crash: Callable[[Crash], None] = lambda _: None,
+        on_given_up: Callable[[tuple[Crash, ...]], None] = lambda _: None,
+        find_excess: Callable[[JailProcess], str | None] = lambda _: None,
+    ) -> None:
+        self.plugin = plugin
+        self.crashes: deque[Crash] = deque(maxlen=20)
+        self.subscriptions: tuple[str, ...] = ()
+        """The events that the plugin listens to, as of its last start."""
+        self.starts = 0
+        self._spec = spec
+        self._launcher = launcher
+        self._settings = settings
+        self._make_broker = make_broker
+        self._on_log = on_log
+        self._on_crash = on_crash
+        self._on_given_up = on_given_up
+        self._find_excess = find_excess
+        self._phase = _Phase.OFF
+        self._loaded: tuple[JailProcess, Greeting] | None = None
+        self._life: _Life | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._asked_for = asyncio.Event()
+        self._used_at = 0.0
+        self._streak = 0
+
+    # --- from the outside -----------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """Whether it is up, for people."""
+        return self._phase.value
+
+    @property
+    def process(self) -> JailProcess | None:
+        """The process that runs now."""
+        return self._life.process if self._life is not None else None
+
+    def load(self) -> Mapping[str, Any]:
+        """Start a process and let it load the plugin; return what it serves. Blocks.
+
+        Raises:
+            JailCallError: the plugin cannot be loaded.
+            JailGoneError, JailProtocolError: the jail ended, or misbehaved.
+        """
+        try:
+            process = self._launcher.spawn(self._spec)
+        except LaunchError as error:
+            raise JailGoneError(str(error)) from error
+        try:
+            greeting = greet(process.connection, limit=self._settings.load_time, on_log=self._on_log)
+        except BaseException as error:
+            process.kill()
+            epitaph = _epitaph(str(error), process)
+            process.close()
+            if isinstance(error, JailGoneError):
+                raise JailGoneError(epitaph) from error
+            raise
+        self._loaded = process, greeting
+        return dict(greeting.answer)
+
+    async def start(self) -> None:
+        """Enable the plugin, in the process that loaded it or in a new one; from now on it is kept running.
+
+        Raises:
+            JailCallError: the plugin cannot be enabled.
+            JailGoneError, JailProtocolError: as :meth:`load`.
+            TimeoutError: it took too long.
+        """
+        self._phase = _Phase.STARTING
+        try:
+            await self._bring_up()
+        except BaseException:
+            self._phase = _Phase.OFF
+            raise
+        self._keeper = asyncio.create_task(self._keep(), name=f"keeping {self.plugin}")
+
+    async def stop(self) -> Mapping[str, Any] | None:
+        """Disable the plugin and end its process; return its leak report, None when it had nothing to say."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        life, self._phase = self._life, _Phase.OFF
+        self._ready.set()  # nobody waits for what does not come
+        report: Mapping[str, Any] | None = None
+        if life is not None:
+            with contextlib.suppress(JailCallError, JailGoneError, JailProtocolError, TimeoutError):
+                async with asyncio.timeout(self._settings.hook_time):
+                    report = await life.channel.ask("disable")
+        await self._bring_down()
+        self.discard()
+        return report if isinstance(report, dict) else None
+
+    def discard(self) -> None:
+        """End a process that was loaded and never started, and whatever runs; nothing is awaited."""
+        if self._keeper is not None:
+            self._keeper.get_loop().call_soon_threadsafe(self._keeper.cancel)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded[0].kill()
+            loaded[0].close()
+        if self._life is not None:
+            self._life.channel.close()
+            self._life.process.kill()
+
+    async def connect(self) -> Channel:
+        """Return the channel of the running jail, waiting a while for one that is being started.
+
+        Raises:
+            HTTPException: 503, there is none now; with ``Retry-After`` where there will be one.
+        """
+        self._used_at = time.monotonic()
+        if self._phase is not _Phase.UP:
+            self._asked_for.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.patience):
+                    await self._ready.wait()
+        if self._phase is not _Phase.UP or self._life is None:
+            raise self._unavailable()
+        return self._life.channel
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        """Ask the running jail for something; errors as :meth:`Channel.ask` and :meth:`connect`."""
+        return await (await self.connect()).ask(method, *args)
+
+    def _unavailable(self) -> HTTPException:
+        if self._phase is _Phase.GIVEN_UP:
+            return HTTPException(503, f"plugin {self.plugin!r} has crashed too often and is not started again")
+        if self._phase is _Phase.OFF:
+            return HTTPException(503, f"plugin {self.plugin!r} is not running")
+        headers = {"Retry-After": str(max(1, round(self._pause())))}
+        return HTTPException(503, f"plugin {self.plugin!r} is being started again", headers)
+
+    # --- one process ------------------------------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        if self._loaded is None:
+            await asyncio.to_thread(self.load)
+        assert self._loaded is not None
+        (process, greeting), self._loaded = self._loaded, None
+        lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        channel = Channel(
+            on_call=lambda *call: broker.take(*call),  # noqa: PLW0108 - it is made below
+            on_log=self._on_log,
+            on_lost=lambda error: self._lost(lost, error),
+        )
+        broker = self._make_broker(process, channel.answer_call)
+        self._life = _Life(process, channel, broker, lost, time.monotonic())
+        try:
+            await channel.open(process.connection, greeting)
+            async with asyncio.timeout(self._settings.hook_time):
+                events = await channel.ask("enable")
+            self.subscriptions = _parse_events(events)
+        except BaseException as error:
+            process.kill()
+            epitaph = ""
+            if isinstance(error, JailGoneError):
+                epitaph = await asyncio.to_thread(_epitaph, "it ended while it was enabled", process)
+            await self._bring_down()
+            if epitaph:
+                raise JailGoneError(epitaph) from error
+            raise
+        self.starts += 1
+        self._used_at = time.monotonic()
+        self._phase = _Phase.UP
+        self._ready.set()
+
+    def _lost(self, lost: asyncio.Future[Exception | None], error: Exception | None) -> None:
+        """The process is gone: from this moment on, requests wait for the next one."""
+        if self._life is not None and self._life.lost is lost and self._phase is _Phase.UP:
+            self._phase = _Phase.STARTING
+            self._ready.clear()
+        if not lost.done():
+            lost.set_result(error)
+
+    async def _bring_down(self) -> None:
+        """End the process and what belongs to it, to the end even when this is cancelled."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.channel.close()
+            life.process.kill()
+            await asyncio.shield(self._bury(life))
+
+    async def _bury(self, life: _Life) -> None:
+        await life.broker.close()
+        await asyncio.to_thread(life.process.wait, self._settings.death_time)
+        life.process.close()
+
+    # --- over and over ----------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Watch the process; when it ends, start another one, until there were too many crashes."""
+        while True:
+            life = self._life
+            assert life is not None
+            why = await self._watch(life)
+            self._ready.clear()
+            self._asked_for.clear()
+            self._phase = _Phase.STARTING
+            if why is None:
+                self._phase = _Phase.IDLE
+                await self._bring_down()
+                await self._asked_for.wait()
+            else:
+                self._note_crash(why, life)
+                await self._bring_down()
+            if not await self._try_again():
+                return
+
+    async def _try_again(self) -> bool:
+        """Start a process, again and again; tell whether one is up."""
+        while not self._is_hopeless():
+            if self._streak:
+                await asyncio.sleep(self._pause())
+            self._phase = _Phase.STARTING
+            try:
+                await self._bring_up()
+            except (JailCallError, JailGoneError, JailProtocolError, TimeoutError, OSError) as error:
+                self._note_crash(f"it did not start again: {error}", None)
+                await self._bring_down()
+            else:
+                return True
+        self._phase = _Phase.GIVEN_UP
+        self._ready.set()
+        self._on_given_up(tuple(self.crashes))
+        return False
+
+    async def _watch(self, life: _Life) -> str | None:
+        """Wait for the end of a process; return how it ended, None when nobody needs it."""
+        question: asyncio.Task[Any] | None = None
+        missed = 0
+        try:
+            while not life.lost.done():
+                await asyncio.wait([life.lost], timeout=self._settings.heartbeat)
+                if life.lost.done():
+                    break
+                if self._is_idle(life):
+                    return None
+                if excess := self._find_excess(life.process):
+                    return excess
+                missed = missed + 1 if question is not None and not question.done() else 0
+                if missed >= self._settings.missed_heartbeats:
+                    return f"its event loop has stood still for {missed * self._settings.heartbeat:g} s"
+                if question is None or question.done():
+                    question = asyncio.create_task(_ask_for_life(life.channel))
+        finally:
+            if question is not None:
+                question.cancel()
+        error = life.lost.result()
+        if isinstance(error, JailProtocolError):
+            return f"it misbehaved: {error}"
+        await asyncio.to_thread(life.process.wait, self._settings.death_time)
+        return life.process.describe_exit()
+
+    def _is_idle(self, life: _Life) -> bool:
+        limit = self._settings.idle_stop
+        return limit is not None and not life.channel.streams and time.monotonic() - self._used_at >= limit
+
+    def _note_crash(self, why: str, life: _Life | None) -> None:
+        if life is not None and time.monotonic() - life.since >= self._settings.healthy_after:
+            self._streak = 0
+        self._streak += 1
+        if life is not None:
+            life.process.kill()
+        crash = Crash(time.time(), why, life.process.stderr_tail() if life is not None else "")
+        self.crashes.append(crash)
+        logger.error("Plugin %s crashed: %s", self.plugin, why)
+        self._on_crash(crash)
+
+    def _is_hopeless(self) -> bool:
+        since = time.time() - self._settings.crash_window
+        return sum(crash.at >= since for crash in self.crashes) >= self._settings.crashes
+
+    def _pause(self) -> float:
+        """Return how long to wait now: longer each time, and not the same for all jails that ended together."""
+        longest = self._settings.first_pause * 2.0 ** max(0, self._streak - 1)
+        return min(self._settings.longest_pause, longest) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def _parse_events(events: Any) -> tuple[str, ...]:
+    if not (isinstance(events, list) and all(isinstance(each, str) for each in events)):
+        raise JailProtocolError("the events that it listens to are none")
+    return tuple(events)
+
+
+async def _ask_for_life(channel: Channel) -> None:
+    with contextlib.suppress(JailCallError, JailGoneError, JailProtocolError):
+        await channel.ask("ping")
+
+
+def _epitaph(what: str, process: JailProcess) -> str:
+    """Return how a process ended, with the last that it said."""
+    process.wait(1.0)
+    said = process.stderr_tail().strip()
+    return f"{what} ({process.describe_exit()})" + (f"; it wrote: {said}" if said else "")
