@@ -18,15 +18,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from pixsim7_backend.infrastructure.plugins._culprit import Culprit
+from pixsim7_backend.infrastructure.plugins._attribution.culprit import Culprit
+from pixsim7_backend.infrastructure.plugins._attribution.stalls import StallWatch
 from pixsim7_backend.infrastructure.plugins._dispatch import (
     PluginMount,
     PluginRoute,
     build_mount,
     fastapi_internals,
 )
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Owner
-from pixsim7_backend.infrastructure.plugins._stalls import StallWatch
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Owner
 
 from .report import Row, at_least, at_most, for_comparison
 

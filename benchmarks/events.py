@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.report import Row, at_most
 from pixsim7_backend.infrastructure.plugins import HookBus
-from pixsim7_backend.infrastructure.plugins._ownership import AppKey, Entry, Owner, running_as
+from pixsim7_backend.infrastructure.plugins._ledger.ownership import AppKey, Entry, Owner, running_as
 
 Handler = Callable[[int], Awaitable[int]]
 
