@@ -26,7 +26,6 @@ demo: $(VENV)/.runtime ## Fill a small world and play it through over HTTP
 
 test: lint ## Check everything: format, lint, types, layers, tests
 	$(BIN)/pytest -q -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
-	$(BIN)/pytest -q -m thorough tests/integration/jail $(PYTEST_ARGS)
 
 test-faults: $(VENV)/.dev ## Kill, cancel and confuse the platform for longer than the tests do (FAULT_ROUNDS)
 	FAULT_ROUNDS=$${FAULT_ROUNDS:-20} $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults $(PYTEST_ARGS)

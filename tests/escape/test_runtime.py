@@ -6,6 +6,7 @@ import ast
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from pixsim7_backend.infrastructure.plugins._jail.launcher import Launcher
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.escape.arena import BASE, CALM, Arena, confined_server
 from tests.escape.attempts import resources, runtime
-from tests.integration.jail.forked import run_forked
+from tests.escape.attempts.world import World
+from tests.integration.jail.forked import run_forked, run_fresh
 
 pytestmark = pytest.mark.anyio
 
@@ -67,12 +69,17 @@ async def test_095_import(arena: Arena, launcher: Launcher, open_dir: Path, evil
         arena.note("contained", str(record.reason or "only in its own process"))
 
 
+def _search_in_copy(world: World, kept: str) -> Any:
+    """Search in a copy of a process that has ``kept`` in its memory, as a jail would be a copy of its host."""
+    outcome = run_forked(lambda: runtime.find_in_memory(world))
+    return outcome.value if kept else None
+
+
 async def test_096_patch_and_search(arena: Arena) -> None:
     """What it patches is patched in its jail, and in its memory there is nothing of the host to be found."""
     marker = arena.around.abstract
-    kept = [f"a value of the host, with {marker} in it"]
-    world = arena.world(token=marker)
-    assert run_forked(lambda: runtime.find_in_memory(world)).value == kept[0]
+    kept = f"a value of the host, with {marker} in it"
+    assert run_fresh(_search_in_copy, arena.world(token=marker), kept).value == kept
     outcome = await arena.confined(runtime.find_in_memory, token=marker)
     assert outcome.error == "Foiled"
     arena.note("denied", outcome.text)

@@ -53,7 +53,7 @@ class PluginMetrics:
         self._counts: dict[str, _Counts] = {}
         self._entries = {
             PluginMount.serve.__code__: self._turn_of_request,
-            HookBus.deliver.__code__: self._turn_of_handler,
+            HookBus.emit.__code__: self._turn_of_handler,
             asyncio.Handle._run.__code__: self._turn_of_callback,
         }
 

@@ -1,9 +1,15 @@
-"""Runs functions in forked children: as the host, or confined, as root or as nobody in particular."""
+"""Runs functions in forked children: as the host, or confined, as root or as nobody in particular.
+
+Hosts are copies of a process that never had a thread: a copy of one that has some may find a lock held for ever.
+So what they run is named by its module and has to be pickled.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import mimetypes
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,9 +17,9 @@ import socket
 import sys
 import sysconfig
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +41,8 @@ CODE = (
     *sorted({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
     str(Path(pixsim7_backend.__file__).parent),
 )
+_FRESH = multiprocessing.get_context("forkserver")
+_FRESH.set_forkserver_preload([f"{__package__}.test_confinement", f"{__package__}.test_libraries"])
 _CLOSED_TO_OTHERS = next((p for p in reversed(Path(sys.base_prefix).parents) if not p.stat().st_mode & 0o001), None)
 
 
@@ -97,23 +105,39 @@ def find_obstacle(mode: Mode) -> str:
     if mode.host_is_root and not IS_ROOT:
         return "the tests do not run as root"
     if mode.has_namespaces:
-
-        def isolate() -> None:
-            become_host(mode)
-            namespaces.isolate()
-
-        outcome = run_forked(isolate)
+        outcome = run_fresh(_isolate, mode)
         if not outcome.is_good:
             return f"no namespaces for this user: {outcome.text}"
     return ""
 
 
+def _isolate(mode: Mode) -> None:
+    become_host(mode)
+    namespaces.isolate()
+
+
+def run_fresh(action: Callable[..., Any], *arguments: Any) -> Outcome:
+    """Run a function of a module in a copy of a process that never had a thread."""
+    reader, writer = _FRESH.Pipe(duplex=False)
+    process = _FRESH.Process(target=_answer, args=(writer, action, *arguments))
+    process.start()
+    writer.close()
+    try:
+        outcome = Outcome(**json.loads(reader.recv_bytes()))
+    except EOFError:
+        outcome = Outcome()
+    process.join()
+    return replace(outcome, signal=max(0, -(process.exitcode or 0)))
+
+
+def _answer(connection: Connection, action: Callable[..., Any], *arguments: Any) -> None:
+    connection.send_bytes(_attempt(lambda: action(*arguments)))
+
+
 def run_forked(action: Callable[[], Any]) -> Outcome:
-    """Run a function in a child; what it returns has to be JSON-able."""
+    """Run a function in a child of this process, which has no threads; what it returns has to be JSON-able."""
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the tests have threads; the child leaves them alone
-        child = os.fork()
+    child = os.fork()
     if child == 0:
         os.close(reader)
         _report(action, writer)
@@ -128,43 +152,48 @@ def run_forked(action: Callable[[], Any]) -> Outcome:
 
 def _report(action: Callable[[], Any], writer: int) -> NoReturn:
     try:
-        signal.alarm(60)
-        try:
-            outcome = Outcome(value=action())
-        except BaseException as error:  # noqa: BLE001 - it is what the test asks for
-            outcome = Outcome(error=type(error).__name__, text=str(error))
-        os.write(writer, json.dumps(asdict(outcome)).encode())
+        os.write(writer, _attempt(action))
     finally:
         os._exit(0)
 
 
+def _attempt(action: Callable[[], Any]) -> bytes:
+    signal.alarm(60)
+    try:
+        outcome = Outcome(value=action())
+    except BaseException as error:  # noqa: BLE001 - it is what the test asks for
+        outcome = Outcome(error=type(error).__name__, text=str(error))
+    return json.dumps(asdict(outcome)).encode()
+
+
 def run_both(mode: Mode, action: Callable[[World], Any]) -> tuple[Outcome, Outcome]:
     """Run a function as a child of a host, first bare and then confined; return both outcomes."""
-
-    def host() -> list[dict[str, Any]]:
-        with world_of(mode) as world:
-            bare = run_forked(lambda: action(world))
-            confined = run_forked(lambda: confine_in(mode, world) and action(world))
-        return [asdict(bare), asdict(confined)]
-
-    outcome = run_forked(host)
+    outcome = run_fresh(_host_both, mode, action)
     assert outcome.is_good, outcome
     bare, confined = (Outcome(**each) for each in outcome.value)
     return bare, confined
 
 
+def _host_both(mode: Mode, action: Callable[[World], Any]) -> list[dict[str, Any]]:
+    with world_of(mode) as world:
+        bare = run_forked(lambda: action(world))
+        confined = run_forked(lambda: confine_in(mode, world) and action(world))
+    return [asdict(bare), asdict(confined)]
+
+
 def run_confined(mode: Mode, action: Callable[[World], Any], limits: JailLimits | None = None) -> Any:
     """Run a function confined; return its value, which has to be good."""
-
-    def host() -> dict[str, Any]:
-        with world_of(mode) as world:
-            return asdict(run_forked(lambda: confine_in(mode, world, limits) and action(world)))
-
-    outcome = run_forked(host)
+    outcome = run_fresh(_host_confined, mode, action, limits)
     assert outcome.is_good, outcome
     confined = Outcome(**outcome.value)
     assert confined.is_good, confined
     return confined.value
+
+
+def _host_confined(mode: Mode, action: Callable[[World], Any], limits: JailLimits | None) -> dict[str, Any]:
+    mimetypes.init()
+    with world_of(mode) as world:
+        return asdict(run_forked(lambda: confine_in(mode, world, limits) and action(world)))
 
 
 def confine_in(mode: Mode, world: World, limits: JailLimits | None = None) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import mmap
+import multiprocessing
 import os
 import platform
 import resource
@@ -13,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from pixsim7_backend.infrastructure.plugins._jail.confine.syscalls import get_li
 from pixsim7_backend.infrastructure.plugins._jail.level import ConfinementLevel
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits
 
-from .forked import MODES, Mode, Outcome, World, confine_in, require, run_both, run_confined, run_forked, world_of
+from .forked import MODES, Mode, Outcome, World, confine_in, require, run_both, run_confined, run_fresh, world_of
 
 pytestmark = pytest.mark.skipif(
     probe_level().level < ConfinementLevel.CONFINED, reason=f"this machine reaches only: {probe_level()}"
@@ -369,124 +371,127 @@ def test_confined_it_is_denied(mode: Mode, attempt: Callable[[World], None]) -> 
         pytest.skip(f"denied, but it proves nothing: this user cannot do it bare either ({bare.error}: {bare.text})")
 
 
+def _measure_secret(world: World) -> int:
+    return (world.home / "secret").stat().st_size
+
+
 def test_existence_is_hidden_by_a_tree_of_its_own(mode: Mode) -> None:
     """Only in a file tree of its own a jail cannot find out which files exist; Landlock does not deny that."""
-    bare, confined = run_both(mode, lambda world: (world.home / "secret").stat().st_size)
+    bare, confined = run_both(mode, _measure_secret)
     assert bare.value == len("a secret")
     assert confined.is_good is not mode.has_namespaces
+
+
+def _exists(world: World) -> list[bool]:
+    paths = ("/proc", "/sys", "/etc/shadow", "/bin", "/var/log", str(world.home), str(world.plugin), "/dev/null")
+    return [os.path.lexists(path) for path in paths]
 
 
 def test_the_tree_holds_what_it_may_use_and_nothing_else(mode: Mode) -> None:
     """In a tree of its own there are the top directories of what it may use; its parents lead to nothing else."""
     if not mode.has_namespaces:
         pytest.skip("this mode has no tree of its own")
+    assert run_confined(mode, _exists) == [False] * 6 + [True, True]
 
-    def exists(world: World) -> list[bool]:
-        paths = ("/proc", "/sys", "/etc/shadow", "/bin", "/var/log", str(world.home), str(world.plugin), "/dev/null")
-        return [os.path.lexists(path) for path in paths]
 
-    assert run_confined(mode, exists) == [False] * 6 + [True, True]
+def _describe(world: World) -> dict[str, Any]:
+    return {
+        "uids": os.getresuid(),
+        "gids": os.getresgid(),
+        "groups": os.getgroups(),
+        "dumpable": get_libc().prctl(3),
+    }
 
 
 def test_it_has_no_privilege_and_its_own_user(mode: Mode) -> None:
     """Confined, it has no capability, cannot gain one, is in no group of the host, and as root another user."""
-
-    def describe(world: World) -> dict[str, Any]:
-        return {
-            "uids": os.getresuid(),
-            "gids": os.getresgid(),
-            "groups": os.getgroups(),
-            "dumpable": get_libc().prctl(3),
-        }
-
-    found = run_confined(mode, describe)
+    found = run_confined(mode, _describe)
     assert found["dumpable"] == 0
     assert len({*found["uids"]}) == len({*found["gids"]}) == 1
     assert found["groups"] == []
     assert 0 not in {*found["uids"], *found["gids"]}
 
 
+def _use_up(world: World) -> list[str]:
+    seen = []
+    try:
+        bytearray(1 << 30)
+    except MemoryError:
+        seen.append("memory")
+    try:
+        mmap.mmap(-1, 2 << 30)
+    except OSError:
+        seen.append("shared memory")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        (world.scratch / "big").write_bytes(b"x" * (2 << 20))
+    except OSError:
+        seen.append("file size")
+    descriptors = []
+    try:
+        while True:
+            descriptors.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        seen.append("files")
+    assert len(descriptors) < 40
+    return seen
+
+
 def test_memory_and_files_are_bounded(mode: Mode) -> None:
     """More memory, files or bytes in a file than the limits say are refused, and it goes on."""
-
-    def use_up(world: World) -> list[str]:
-        seen = []
-        try:
-            bytearray(1 << 30)
-        except MemoryError:
-            seen.append("memory")
-        try:
-            mmap.mmap(-1, 2 << 30)
-        except OSError:
-            seen.append("shared memory")
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        try:
-            (world.scratch / "big").write_bytes(b"x" * (2 << 20))
-        except OSError:
-            seen.append("file size")
-        descriptors = []
-        try:
-            while True:
-                descriptors.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            seen.append("files")
-        assert len(descriptors) < 40
-        return seen
-
-    found = run_confined(mode, use_up, JailLimits(file_size=1 << 20, open_files=40))
+    found = run_confined(mode, _use_up, JailLimits(file_size=1 << 20, open_files=40))
     assert found == ["memory", "shared memory", "file size", "files"]
 
 
-@pytest.mark.thorough  # a copy of a process that had threads can hang when it starts some: it wants a fresh one
+def _start_threads(world: World) -> int:
+    get_libc().mallopt(-8, 1)  # as MALLOC_ARENA_MAX=1: each arena would reserve 64 MiB of addresses
+    threading.stack_size(64 << 10)
+    hold = threading.Event()
+    started = 0
+    try:
+        for _ in range(200):
+            threading.Thread(target=hold.wait, daemon=True).start()
+            started += 1
+    except RuntimeError:
+        pass
+    hold.set()
+    return started
+
+
 def test_threads_are_bounded(mode: Mode) -> None:
     """A user of its own, or a user namespace, has so many threads; otherwise memory is the bound."""
-
-    def start_threads(world: World) -> int:
-        get_libc().mallopt(-8, 1)  # as MALLOC_ARENA_MAX=1: each arena would reserve 64 MiB of addresses
-        threading.stack_size(64 << 10)
-        hold = threading.Event()
-        started = 0
-        try:
-            for _ in range(200):
-                threading.Thread(target=hold.wait, daemon=True).start()
-                started += 1
-        except RuntimeError:
-            pass
-        hold.set()
-        return started
-
-    started = run_confined(mode, start_threads, JailLimits(threads=32))
+    started = run_confined(mode, _start_threads, JailLimits(threads=32))
     assert started == 200 if mode == MODES[2] else started < 32
+
+
+def _die_with_jail(mode: Mode, connection: Connection) -> None:
+    reader, writer = os.pipe()
+    with world_of(mode) as world:
+        if os.fork() == 0:
+            confine_in(mode, world)
+            os.write(writer, b"confined")
+            signal.pause()
+        os.read(reader, 8)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_jail_ends_with_its_host(mode: Mode) -> None:
     """When its parent is killed a confined process ends too, though it has become another user."""
-    reader, writer = os.pipe()
-
-    def host() -> None:
-        with world_of(mode) as world:
-            if os.fork() == 0:
-                confine_in(mode, world)
-                os.write(writer, b"confined")
-                signal.pause()
-            os.read(reader, 8)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert run_forked(host).signal == signal.SIGKILL
-    os.close(writer)
-    assert os.read(reader, 8) == b""
-    os.close(reader)
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    assert run_fresh(_die_with_jail, mode, writer).signal == signal.SIGKILL
+    writer.close()
+    with pytest.raises(EOFError):  # nobody holds the other end any more
+        reader.recv()
 
 
-@pytest.mark.thorough  # as above
+def _confine_with_thread(world: World) -> str:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return confine_in(MODES[2], world)
+
+
 def test_a_process_with_threads_is_not_confined() -> None:
     """Landlock would leave other threads free, so a process that has some is refused."""
-
-    def confine_with_thread(world: World) -> str:
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
-        return confine_in(MODES[2], world)
-
-    bare, _ = run_both(MODES[2], confine_with_thread)
+    bare, _ = run_both(MODES[2], _confine_with_thread)
     assert bare.error == "RuntimeError"
     assert "a process with 2 threads cannot be confined" in bare.text
 

@@ -48,7 +48,7 @@ class Meeting:
         name, positional, named = frame.payload[1]
         self.asked.append([name, positional, named])
         await self.before_answer()
-        await plugin_hooks.deliver(name, *positional, **named)
+        await HookBus.emit(plugin_hooks, name, *positional, **named)
 
     async def start(self, *granted: str) -> None:
         """Start a process: the plugin has registered what it has, and is enabled."""
@@ -73,6 +73,7 @@ async def meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(services._Process, "channel", made.channel)
     monkeypatch.setattr(inside._Process, "outlet", None)
     monkeypatch.setattr(plugin_hooks, "_outlet", None)
+    monkeypatch.setattr(plugin_hooks, "emit", plugin_hooks.emit)
     monkeypatch.setattr(plugin_hooks, "_subscriptions", {})
     monkeypatch.setattr(plugin_hooks, "_audiences", {})
     yield made

@@ -23,7 +23,6 @@ import zoneinfo
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -172,12 +171,10 @@ def many_threads_at_once(world: World) -> bool:
     return True
 
 
-LIBRARIES: list[Any] = [
+LIBRARIES: list[Callable[[World], bool]] = [
     event_loop, tls_contexts, time_zones, tracebacks, media_types, database_toolkit, database_in_scratch,
     late_imports, temporary_files, files_in_scratch, own_files, signals_to_itself, randomness_and_ciphers,
-    foreign_functions,
-    # a copy of a process that had threads can hang when it starts some: they want a fresh one
-    *(pytest.param(each, marks=pytest.mark.thorough) for each in (threads, many_threads_at_once)),
+    foreign_functions, threads, many_threads_at_once,
     *([faster_event_loop] if importlib.util.find_spec("uvloop") else []),
 ]  # fmt: skip
 
@@ -187,5 +184,4 @@ LIBRARIES: list[Any] = [
 def test_it_works_confined(mode: Mode, library: Callable[[World], bool]) -> None:
     """Confinement takes nothing away that a plugin is made of."""
     require(mode)
-    mimetypes.init()
     assert run_confined(mode, library) is True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,12 @@ from pixsim7_backend.infrastructure.plugins._ledger.ownership import running_as_
 logger = logging.getLogger("pixsim7.plugins")
 
 _KEY = "pixsim7_announcements"
-Emit = Callable[..., Awaitable[object]]
+
+
+class Bus(Protocol):
+    """What events are emitted on."""
+
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> Awaitable[object]: ...
 
 
 class SessionLike(Protocol):
@@ -45,8 +50,8 @@ class AfterCommit:
     :meth:`settle` waits for those under way.
     """
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
         self._under_way: set[asyncio.Task[None]] = set()
 
     def announce(
@@ -106,7 +111,7 @@ class AfterCommit:
 
     async def _deliver(self, batch: tuple[_Announcement, ...]) -> None:
         for announcement in batch:
-            await self._emit(announcement.event, *announcement.args, **announcement.kwargs)
+            await self._bus.emit(announcement.event, *announcement.args, **announcement.kwargs)
 
     async def settle(self) -> None:
         """Wait until everything that was committed so far is announced on this loop."""

@@ -7,7 +7,7 @@ import inspect
 import logging
 import re
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -122,15 +122,24 @@ class HookBus:
         self._subscriptions: dict[str, tuple[Subscription, ...]] = {}
         self._audiences: dict[tuple[str, AppKey | None], tuple[_Listener, ...]] = {}
         self._watchdog = _Watchdog(self)
-        self._after_commit = AfterCommit(self.emit)
+        self._after_commit = AfterCommit(self)
         self._lock = threading.Lock()
         self._watchers: list[FailureWatcher] = []
         self._around: Around | None = None
         self._outlet: Outlet | None = None
 
     def connect(self, outlet: Outlet) -> None:
-        """Let what is emitted here be heard in another process too, from now on."""
+        """Let what is emitted here be heard in another process too, from now on.
+
+        ``HookBus.emit`` itself, called with this bus, still reaches the handlers here and nobody else.
+        """
+
+        async def emit_there_too(event: str, *args: Any, **kwargs: Any) -> Outcome:
+            await outlet.emit(event, args, kwargs)
+            return await HookBus.emit(self, event, *args, **kwargs)
+
         self._outlet = outlet
+        self.emit = emit_there_too  # type: ignore[method-assign]  # so that a bus without an outlet need not ask
 
     def register(self, event: str, handler: Handler) -> Subscription:
         """Call ``handler`` (sync or async) with the payload each time ``event`` is emitted.
@@ -181,18 +190,8 @@ class HookBus:
             return self._subscriptions.get(event, ())
         return tuple(s for subscriptions in self._subscriptions.values() for s in subscriptions)
 
-    def emit(self, event: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Outcome]:
-        """Run the handlers of ``event`` and return their outcome, when awaited; never raises for a handler's sake."""
-        if self._outlet is None:
-            return self.deliver(event, *args, **kwargs)
-        return self._emit_everywhere(self._outlet, event, *args, **kwargs)
-
-    async def _emit_everywhere(self, outlet: Outlet, event: str, *args: Any, **kwargs: Any) -> Outcome:
-        await outlet.emit(event, args, kwargs)
-        return await self.deliver(event, *args, **kwargs)
-
-    async def deliver(self, event: str, *args: Any, **kwargs: Any) -> Outcome:
-        """Run the handlers of ``event`` in this process only; else as :meth:`emit`."""
+    async def emit(self, event: str, *args: Any, **kwargs: Any) -> Outcome:
+        """Run the handlers of ``event`` and return their outcome; never raises for a handler's sake."""
         if event not in self._subscriptions:
             return _NOTHING
         become, before = running.set, running.get()

@@ -93,7 +93,7 @@ class PluginInJail:
 
     async def event(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> list[str]:
         """Run the plugin's handlers of an event; return what went wrong in them."""
-        outcome = await plugin_hooks.deliver(name, *args, **kwargs)
+        outcome = await HookBus.emit(plugin_hooks, name, *args, **kwargs)  # here only: the host has heard it
         return [str(failure) for failure in outcome.failures]
 
     async def ping(self) -> None:
