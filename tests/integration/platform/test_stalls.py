@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import Stall, plugin_hooks
+from pixsim7_backend.infrastructure.plugins._attribution.culprit import find_culprit
+from pixsim7_backend.infrastructure.plugins._attribution.stalls import StallWatch
 from pixsim7_backend.infrastructure.plugins.testing import PluginHost, plugin_host, write_plugin
 
 pytestmark = pytest.mark.anyio
@@ -193,6 +195,32 @@ async def test_work_in_threads_and_waiting_block_nothing(tmp_path: Path) -> None
     async with plugin_host(tmp_path, stall_threshold=0.15) as host:
         await asyncio.gather(*(host.client.get("/api/v1/quest/thread") for _ in range(4)), asyncio.sleep(0.5))
         assert [each for each in host.manager.metrics.stalls if each.plugin == "quest"] == []
+
+
+def test_a_loop_that_nobody_runs_is_not_blocked() -> None:
+    """Between two runs of a loop nothing waits for it, whatever its thread does meanwhile."""
+
+    async def begin() -> StallWatch:
+        watch = StallWatch(
+            0.04, find_culprit=lambda frame: find_culprit(frame, {}, {}, lambda: None), on_stall=seen.append
+        )
+        watch.start()
+        return watch
+
+    seen: list[Stall] = []
+    loop = asyncio.new_event_loop()
+    watch = loop.run_until_complete(begin())
+    try:
+        time.sleep(0.3)
+        assert watch.current is None
+        loop.run_until_complete(asyncio.sleep(0.1))
+        assert not watch.recent
+        loop.call_soon(time.sleep, 0.3)
+        loop.run_until_complete(asyncio.sleep(0.1))
+        assert [stall.function for stall in seen]
+    finally:
+        watch.stop()
+        loop.close()
 
 
 async def test_the_watch_ends_with_the_app_and_can_be_left_out(tmp_path: Path) -> None:

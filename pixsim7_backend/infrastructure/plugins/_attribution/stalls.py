@@ -70,7 +70,7 @@ class StallWatch:
         self._note_time()
         self._thread = threading.Thread(
             target=self._watch,
-            args=(threading.get_ident(), threading.get_native_id(), self._over),
+            args=(self._loop, threading.get_ident(), threading.get_native_id(), self._over),
             name="pixsim7 stall watch",
             daemon=True,
         )
@@ -92,20 +92,22 @@ class StallWatch:
 
     # --- in the other thread ------------------------------------------------------------------------
 
-    def _watch(self, thread: int, native: int, over: threading.Event) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, thread: int, native: int, over: threading.Event) -> None:
         beat, looked, worked = self._beat, time.monotonic(), time.process_time()
         lost, queued = 0.0, _time_in_queue(native)
         while not over.wait(self._period if not self._seen else _SAMPLING):
             now, busy = time.monotonic(), time.process_time()
-            if beat == self._beat and now - beat > self._threshold / 2:
+            if beat == self._beat and now - beat > self._threshold / 2 and loop.is_running():
                 self._look(thread)  # first of all: whatever waits for a file lets the loop go on meanwhile
             before, queued = queued, _time_in_queue(native)
             lost += queued - before
             if beat != self._beat:
                 self._finish(beat + lost)
                 beat, lost = self._beat, 0.0
-            elif _was_suspended(now - looked - (queued - before), busy - worked, self._threshold):
-                self._beat = beat = now  # nobody's fault: the whole process stood still
+            elif not loop.is_running() or _was_suspended(
+                now - looked - (queued - before), busy - worked, self._threshold
+            ):
+                self._beat = beat = now  # nobody's fault: nobody runs the loop now, or the whole process stood still
             self._report(now - beat - self._period - lost)
             looked, worked = now, busy
 
