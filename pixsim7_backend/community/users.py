@@ -17,7 +17,6 @@ from pixsim7_backend.infrastructure.plugins._jail.broker import (
     Grants,
     JailIdentity,
     ServiceSession,
-    is_granted,
 )
 from pixsim7_backend.infrastructure.plugins._jail.inside.services import is_jailed
 
@@ -45,7 +44,7 @@ async def extend_scope(scope: Scope, grants: Grants) -> Mapping[str, Any]:
 
     The plugin that keeps the accounts is asked, once, and only where that is granted and somebody presents something.
     """
-    if not is_granted(grants, _PERMISSION):
+    if not grants.has(_PERMISSION):
         return {}
     caller = await _identify(scope)
     return {} if caller is None else {_KEY: {"id": caller.id, "role": caller.role}}
@@ -76,7 +75,7 @@ class UserService:
 
     def describe(self, jail: JailIdentity, grants: Grants) -> Mapping[str, Any]:
         """Tell whether it is granted to know who asks."""
-        return {"plugin": jail.plugin, "is_granted": is_granted(grants, _PERMISSION)}
+        return {"plugin": jail.plugin, "is_granted": grants.has(_PERMISSION)}
 
     def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
         """Return what refuses all calls."""

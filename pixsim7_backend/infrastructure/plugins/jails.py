@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._jail.broker import BrokerError, CallContext, JailIdentity, Service, ServiceSession, is_granted
+from ._jail.broker import BrokerError, CallContext, JailIdentity, Service, ServiceSession
 from ._jail.default import make_jails
 from ._jail.inside.services import acall, call, is_jailed
 from ._jail.jails import Jails, ScopeExtension
@@ -17,7 +17,6 @@ __all__ = [
     "ServiceSession",
     "acall",
     "call",
-    "is_granted",
     "is_jailed",
     "make_jails",
 ]

@@ -9,7 +9,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -382,16 +384,25 @@ def test_a_zygote_that_cannot_start_says_why() -> None:
 
 
 def test_a_new_zygote_replaces_a_dead_one(folder: Path) -> None:
-    """When the zygote is killed its jails end with it; the next jail comes from a new one."""
+    """When the zygote is killed its jails end with it; one that is just being started comes from a new one."""
     launcher = Launcher()
     try:
         process = launcher.spawn(spec_of(folder))
-        os.kill(parent_of(process.pid), signal.SIGKILL)
+        zygote = parent_of(process.pid)
+        os.kill(zygote, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as thread:
+            starting = thread.submit(launcher.spawn, spec_of(folder))
+            keeper = launcher._keeper
+            assert keeper is not None
+            while len(keeper._launches) < 2:
+                time.sleep(0.01)
+            os.kill(zygote, signal.SIGKILL)
+            again = starting.result(60)
         assert process.wait(20) == JailExit(code=None)
         assert process.describe_exit() == "ended with the process that starts jails"
         assert not Path(process.spec.scratch).exists()
         process.close()
-        again = launcher.spawn(spec_of(folder))
+        assert parent_of(again.pid) != zygote
         assert greet(again.connection, limit=60, on_log=lambda *_: None).answer["routes"]
         again.close()
     finally:

@@ -29,7 +29,6 @@ __all__ = [
     "Meter",
     "Service",
     "ServiceSession",
-    "is_granted",
 ]
 
 _log = logging.getLogger("pixsim7.plugins.broker")
@@ -95,11 +94,6 @@ class Service(Protocol):
 
     def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
         """Return what answers the calls of one jail process."""
-
-
-def is_granted(grants: Grants, permission: str) -> bool:
-    """Tell whether the permission is granted, wholly or narrowed."""
-    return grants.has(permission)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +253,7 @@ class Broker:
         service = self._services.get(family)
         if service is None:
             raise BrokerError("UnknownCallError", f"the host knows no {method[:60]!r}")
-        if service.permissions and not any(is_granted(self._grants, each) for each in service.permissions):
+        if service.permissions and not any(map(self._grants.has, service.permissions)):
             wanted = " or ".join(map(repr, service.permissions))
             raise BrokerError("NotGrantedError", f"{method[:60]!r} needs the permission {wanted}, which is not granted")
         session = self._sessions[family] = service.open(self._jail, self._grants)

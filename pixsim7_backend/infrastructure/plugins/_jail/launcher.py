@@ -72,6 +72,14 @@ class Launcher:
         """
         keeper = self._get_keeper()
         try:
+            return self._spawn(keeper, spec)
+        except LaunchError:
+            if keeper.is_alive or self._keeper is None:
+                raise
+        return self._spawn(self._get_keeper(), spec)  # the zygote died meanwhile, which is not the jail's fault
+
+    def _spawn(self, keeper: Keeper, spec: JailSpec) -> JailProcess:
+        try:
             lease = None if self._uids is None else self._uids.lease()
         except (NoUidError, OSError) as error:
             raise LaunchError(f"the jail of plugin {spec.plugin!r} has no user to run as: {error}") from error
