@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,21 +77,25 @@ class Meeting:
 
     plugin = "rogue"
 
-    def __init__(self, channel: Channel, rogue: Rogue, lost: asyncio.Queue[Exception | None]) -> None:
+    def __init__(
+        self, channel: Channel, rogue: Rogue, lost: asyncio.Queue[Exception | None], limits: HttpLimits
+    ) -> None:
         self.lost = lost
         self.channel = channel
         self.rogue = rogue
         self.misbehaviour: list[str] = []
         self.sent: list[Message] = []
         self.application = JailedApplication(
-            self, LIMITS, extend=nothing_more, on_misbehaviour=lambda error: self.misbehaviour.append(str(error))
+            self, limits, extend=nothing_more, on_misbehaviour=lambda error: self.misbehaviour.append(str(error))
         )
 
     async def connect(self) -> Channel:
         return self.channel
 
-    async def get(self, *received: Message, kind: str = "http", headers: Any = ()) -> list[Message]:
-        """Send a request through the application; return what its client was sent."""
+    async def get(
+        self, *received: Message, kind: str = "http", headers: Any = (), silent: bool = False
+    ) -> list[Message]:
+        """Send a request through the application; return what its client was sent. Silent: its body never comes."""
         scope: Scope = {
             "type": kind,
             "http_version": "1.1",
@@ -103,7 +108,7 @@ class Meeting:
             "server": ("game.example", 80),
             "headers": [(b"host", b"game.example"), *headers],
         }
-        waiting = list(received or [{"type": "http.request", "body": b"", "more_body": False}])
+        waiting = list(received or ([] if silent else [{"type": "http.request", "body": b"", "more_body": False}]))
 
         async def receive() -> Message:
             if waiting:
@@ -119,7 +124,7 @@ class Meeting:
 
 
 @asynccontextmanager
-async def meeting() -> AsyncIterator[Meeting]:
+async def meeting(limits: HttpLimits = LIMITS) -> AsyncIterator[Meeting]:
     """Bring a host and a rogue together."""
     ours, theirs = socket.socketpair()
     lost: asyncio.Queue[Exception | None] = asyncio.Queue()
@@ -127,7 +132,7 @@ async def meeting() -> AsyncIterator[Meeting]:
     await channel.open(ours, Greeting({}, Decoder()))
     rogue = Rogue(theirs)
     try:
-        yield Meeting(channel, rogue, lost)
+        yield Meeting(channel, rogue, lost, limits)
     finally:
         channel.close()
         rogue.leave()
@@ -380,6 +385,35 @@ async def test_an_answer_that_goes_on_without_a_client_is_ended() -> None:
             await asked
         assert (await it.rogue.expect(Kind.CANCEL)).id == number
         going_on.cancel()
+
+
+async def test_an_answer_that_drips_is_ended() -> None:
+    """However steadily pieces come: an answer is complete after some time, or it is cut, and cancelled."""
+    async with meeting(replace(LIMITS, idle_time=30, total_time=0.3)) as it:
+        asked = asyncio.create_task(it.get())
+        number = (await it.rogue.expect(Kind.REQUEST)).id
+        await it.rogue.say(Kind.SEND, number, start())
+
+        async def drip() -> None:
+            while True:
+                await it.rogue.say(Kind.SEND, number, body(b".", more=True))
+                await asyncio.sleep(0.01)
+
+        dripping = asyncio.create_task(drip())
+        with pytest.raises(ConnectionError, match="did not answer in time"):
+            await asked
+        dripping.cancel()
+        assert (await it.rogue.expect(Kind.CANCEL)).id == number
+        assert any(message.get("body") for message in it.sent)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """A client that is silent behind its headers keeps no place; the jail never hears of it."""
+    async with meeting(replace(LIMITS, answer_time=0.1)) as it:
+        with pytest.raises(HTTPException) as raised:
+            await it.get(silent=True)
+        assert raised.value.status_code == 408
+        assert it.channel.streams == 0
 
 
 async def test_a_cancelled_request_is_cancelled_in_the_jail() -> None:

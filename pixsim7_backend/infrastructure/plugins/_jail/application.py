@@ -31,9 +31,11 @@ class HttpLimits:
     request_size: int = 16 << 20
     response_size: int = 64 << 20
     answer_time: float = 30.0
-    """Until the answer begins."""
+    """Until the body of a request, and then the answer to it, begins."""
     idle_time: float = 60.0
     """Between two pieces of an answer that has begun; a WebSocket is left alone."""
+    total_time: float = 3600.0
+    """Until an answer is complete, however steadily it drips; a WebSocket is left alone."""
 
 
 class Jails(Protocol):
@@ -72,11 +74,12 @@ class JailedApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passed = await self._scope(scope)
-        channel = await self._jails.connect()
         kind = _Http if scope["type"] == "http" else _WebSocket
         exchange = kind(self._limits, _origin_of(scope), receive, send)
+        first = await exchange.find_first()
+        channel = await self._jails.connect()  # and at once begun: one that nobody uses may be stopped
         try:
-            stream = channel.begin(passed, await exchange.find_first())
+            stream = channel.begin(passed, first)
             try:
                 await exchange.run(stream)
             finally:
@@ -146,7 +149,11 @@ class _Http(_Exchange):
 
     async def find_first(self) -> Message | None:
         """Return the body where it comes in one small piece, as most do, or there is none."""
-        message = await self._receive()
+        try:
+            async with asyncio.timeout(self._limits.answer_time):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, "the body of the request did not come in time") from error
         self._count(message)
         if len(message.get("body") or b"") <= CHUNK:
             self._has_more = bool(message.get("more_body"))
@@ -160,12 +167,13 @@ class _Http(_Exchange):
             self._feed_on(stream)
         else:
             self._patience = loop.call_later(_PATIENCE, self._feed_on, stream)
-        async with asyncio.timeout(self._limits.answer_time) as timer:
+        end = loop.time() + self._limits.total_time
+        async with asyncio.timeout(min(self._limits.answer_time, self._limits.total_time)) as timer:
             while (message := await stream.receive()) is not None:
                 if not self.is_answered:
                     await self._pass_on(message)
                     if not self._has_left:  # without a client its time runs out, whatever it sends
-                        timer.reschedule(loop.time() + self._limits.idle_time)
+                        timer.reschedule(min(end, loop.time() + self._limits.idle_time))
 
     def _feed_on(self, stream: Stream) -> None:
         self._pump = asyncio.create_task(self._feed(stream), name="feeding a jail")
