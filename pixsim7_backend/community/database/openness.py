@@ -49,6 +49,8 @@ class OpenTable:
         return frozenset(column.name for column in self.columns if column.is_writable)
 
 
+_NOTHING = Grants()
+
 Openness = Mapping[str, OpenTable]
 """By the name of the table."""
 
@@ -60,6 +62,10 @@ class Access:
     read: Mapping[str, frozenset[str]]
     write: Mapping[str, frozenset[str]]
     own: bool
+    grants: Grants = _NOTHING
+    """What it follows from."""
+    open: frozenset[str] = frozenset()
+    """The tables of which something is open."""
 
     @property
     def may_read(self) -> bool:
@@ -70,6 +76,19 @@ class Access:
     def may_write(self) -> bool:
         """A session of ``get_db`` is of use."""
         return bool(self.write) or self.own
+
+    def admits(self, privilege: str, table: str, column: str | None) -> bool:
+        """Tell whether a role of the plugin may have this privilege of PostgreSQL on a column; None: on all.
+
+        A table that is granted and of which nobody says what is open, since its owner is off say, may stay as it was.
+        """
+        columns = {"SELECT": self.read, "UPDATE": self.write}.get(privilege)
+        if columns is None or column is None:
+            return False
+        if table in self.open:
+            return column in columns.get(table, ())
+        names = ("db:write",) if privilege == "UPDATE" else ("db:read", "db:write")
+        return any(self.grants.allows(name, table) for name in names)
 
 
 def present_openness() -> Openness:
@@ -98,7 +117,7 @@ def access_of(grants: Grants, openness: Openness) -> Access:
         name: table.writable for name, table in openness.items() if table.writable and grants.allows("db:write", name)
     }
     read = {name: table.readable for name, table in openness.items() if name in write or grants.allows("db:read", name)}
-    return Access(read=read, write=write, own=grants.has("db:own"))
+    return Access(read=read, write=write, own=grants.has("db:own"), grants=grants, open=frozenset(openness))
 
 
 def _open(model: type[PluginBase]) -> OpenTable:

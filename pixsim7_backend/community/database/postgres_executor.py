@@ -25,6 +25,7 @@ from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerError
 
 from .executor import Mode, Outcome, Rows, Transaction, refuse
 from .limits import DatabaseLimits
+from .openness import Access
 
 __all__ = ["PostgresExecutor"]
 
@@ -47,13 +48,30 @@ _SUCCESS = _TUPLES | {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY}
 _AS_TEXT = ("json", "jsonb", "inet", "cidr")
 """What the dialect in the jail reads itself, or has no type for."""
 
+_PRIVILEGES = """
+SELECT c.relnamespace::regnamespace::text, c.relname, NULL, p.privilege_type
+FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) p WHERE p.grantee = current_user::regrole
+UNION ALL
+SELECT c.relnamespace::regnamespace::text, c.relname, a.attname, p.privilege_type
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid, pg_catalog.aclexplode(a.attacl) p
+WHERE p.grantee = current_user::regrole
+UNION ALL
+SELECT nspname, nspname, NULL, 'OWNER' FROM pg_catalog.pg_namespace WHERE nspowner = current_user::regrole
+"""
+
 
 class PostgresExecutor:
-    """The database for one jail. ``conninfo`` logs in as the plugin's role; ``schema`` holds its own tables."""
+    """The database for one jail.
 
-    def __init__(self, conninfo: str, schema: str | None, limits: DatabaseLimits) -> None:
+    ``conninfo`` logs in as the plugin's role, and ``schema`` is that of its own tables, where it may have any. A role
+    that may do more than ``access`` is not used: the database lags behind what was decided.
+    """
+
+    def __init__(self, conninfo: str, schema: str, access: Access, limits: DatabaseLimits) -> None:
         self._conninfo = conninfo
-        self._schema = schema
+        self._own = schema
+        self._schema = schema if access.own else None
+        self._access = access
         self._limits = limits
         self._idle: list[psycopg.Connection[Any]] = []
         self._mutex = threading.Lock()
@@ -126,10 +144,29 @@ class PostgresExecutor:
                 "OperationalError:08001",
                 "the host cannot log in to the database for this plugin; `pixsim7 plugins grants apply` prepares that",
             ) from error
+        try:
+            self._check_role(connection)
+        except BaseException:
+            connection.close()
+            raise
         connection.prepare_threshold = None
         for name in _AS_TEXT:
             connection.adapters.register_loader(name, TextLoader)
         return connection
+
+    def _check_role(self, connection: psycopg.Connection[Any]) -> None:
+        """Refuse a role that may do more than was granted.
+
+        Raises:
+            BrokerError: it may, with one example.
+        """
+        for schema, table, column, privilege in connection.execute(_PRIVILEGES):
+            is_admitted = self._access.own if schema == self._own else self._access.admits(privilege, table, column)
+            if not is_admitted:
+                raise refuse(
+                    f"this plugin's role in the database still has {privilege} on {table}, which is not granted (any"
+                    " more); nothing is done with it before the administrator has run `pixsim7 plugins grants apply`"
+                )
 
     def _opening(self, mode: Mode) -> sql.Composed:
         """Return what begins a transaction: it fixes what a role's own settings could say otherwise."""

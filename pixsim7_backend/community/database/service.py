@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,6 +67,8 @@ class DatabaseService:
         self._data_dir = data_dir or data_directory_from_environment()
         self._limits = limits or DatabaseLimits()
         self._openness = openness
+        self._numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
+        """Of transactions and results by plugin: no session takes a number of another one's for its own."""
 
     def describe(self, jail: JailIdentity, grants: Grants) -> Mapping[str, Any]:
         """Return the kind of database, and what of it the plugin may use."""
@@ -83,15 +86,15 @@ class DatabaseService:
     def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
         """Return what answers one jail."""
         access = access_of(grants, self._openness())
-        return _Session(self._executor(jail.plugin, access), access, self._limits)
+        return _Session(self._executor(jail.plugin, access), access, self._limits, self._numbers[jail.plugin])
 
     def _executor(self, plugin: str, access: Access) -> Executor:
         database = self._database()
         if database.file is not None:
             return SqliteExecutor(database.file, own_file_of(self._data_dir, plugin), access, self._limits)
         url = database.url.render_as_string(hide_password=False)
-        schema = own_schema(plugin) if access.own else None
-        return PostgresExecutor(login_of(url, plugin, self._data_dir), schema, self._limits)
+        login = login_of(url, plugin, self._data_dir)
+        return PostgresExecutor(login, own_schema(plugin), access, self._limits)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,13 +118,13 @@ _Result = TypeVar("_Result")
 class _Session:
     """The database for one jail process."""
 
-    def __init__(self, executor: Executor, access: Access, limits: DatabaseLimits) -> None:
+    def __init__(self, executor: Executor, access: Access, limits: DatabaseLimits, numbers: Iterator[int]) -> None:
         self._executor = executor
         self._access = access
         self._limits = limits
         self._open: dict[int, _Open] = {}
         self._ended: dict[int, str] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = numbers
         self._places = asyncio.Semaphore(limits.transactions)
         self._threads = ThreadPoolExecutor(limits.transactions + 2, thread_name_prefix="jail database")
         self._ending: set[asyncio.Task[None]] = set()

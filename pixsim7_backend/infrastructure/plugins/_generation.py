@@ -40,6 +40,9 @@ class JailLoader(Protocol):
     def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
         """Return code that stands for the plugin's; raises a PluginError where it cannot be loaded."""
 
+    async def regrant(self, plugin: str, grants: Grants) -> None:
+        """Let other grants count for what runs of a plugin, at once."""
+
 
 class DeferredJails:
     """Jails that are made when the first plugin needs one."""
@@ -56,6 +59,11 @@ class DeferredJails:
             self.made = self._make()
             self.made.on_given_up = self._tell
         return self.made.load(candidate, owner, grants, settings)
+
+    async def regrant(self, plugin: str, grants: Grants) -> None:
+        """As :meth:`JailLoader.regrant`."""
+        if self.made is not None:
+            await self.made.regrant(plugin, grants)
 
     def _tell(self, plugin: str, evidence: str) -> None:
         self.on_given_up(plugin, evidence)  # whoever that is by then

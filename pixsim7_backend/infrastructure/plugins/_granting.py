@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._desired import Desired
+from ._generation import JailLoader
 from ._grants.permissions import Grants, Permission, decide
 from ._inventory import Inventory
 from ._journal import Journal
@@ -64,11 +65,14 @@ class GrantChange:
 class Granter:
     """Works out decisions about the permissions of one app's plugins, keeps them and lets them take effect."""
 
-    def __init__(self, plugins: Inventory, runner: Runner, desired: Desired, journal: Journal) -> None:
+    def __init__(
+        self, plugins: Inventory, runner: Runner, desired: Desired, journal: Journal, jails: JailLoader | None
+    ) -> None:
         self._plugins = plugins
         self._runner = runner
         self._desired = desired
         self._journal = journal
+        self._jails = jails
 
     def view(self, record: PluginRecord) -> GrantsView | None:
         """Return what a plugin asks for and what was decided; None for one that runs in process, and may do all."""
@@ -88,13 +92,14 @@ class Granter:
         candidate = self._plugins.read(record)
         before = self._desired.grants(record.id)
         grants = decided(record.id, candidate.manifest, grant)
-        takes_away = not all(any(new.covers(old) for new in grants.granted) for old in before.granted)
-        return GrantChange(candidate=candidate, grants=grants, takes_away=takes_away)
+        return GrantChange(candidate=candidate, grants=grants, takes_away=before.exceed(grants))
 
     async def store(self, change: GrantChange, *, by: str) -> None:
-        """Keep a decision; errors as :meth:`StateStore.save`."""
+        """Keep a decision, and let it count at once for what runs; errors as :meth:`StateStore.save`."""
         decision = await self._desired.grant(change.candidate.id, change.grants, by=by)
         self._journal.note("granted", decision.plugin, str(decision))
+        if self._jails is not None:
+            await self._jails.regrant(decision.plugin, decision.grants)
         self._plugins.records.touch(decision.plugin)
 
     async def carry_out(self, decision: GrantChange, change: Change, *, start: bool) -> None:

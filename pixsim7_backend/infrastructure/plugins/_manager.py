@@ -95,7 +95,7 @@ class PluginManager(Asking):
             hooks=hooks,
             reporter=reporter,
         )
-        self._granter = Granter(self._plugins, self._runner, self.desired, self.journal)
+        self._granter = Granter(self._plugins, self._runner, self.desired, self.journal, settings.jails)
         self._supervision = Supervision(
             self.metrics,
             self._plugins,

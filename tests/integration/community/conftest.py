@@ -73,10 +73,10 @@ class Jail:
             connection.rollback()
             connection.close()
 
-    def apply(self) -> AppliedGrants:
+    def apply(self, *granted: str) -> AppliedGrants:
         """Grant again, as the operator does after a change."""
-        url = self.game.url.render_as_string(hide_password=False)
-        return apply_grants(url, "quest-stats", grants_of(*ALL), openness_of(MODELS), data_dir=self.directory / "data")
+        url, grants = self.game.url.render_as_string(hide_password=False), grants_of(*(granted or ALL))
+        return apply_grants(url, "quest-stats", grants, openness_of(MODELS), data_dir=self.directory / "data")
 
     def wait_until_over(self) -> None:
         """Wait until the host has ended all transactions of the plugin."""

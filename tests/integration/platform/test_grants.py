@@ -41,6 +41,7 @@ class Unconfined:
     def __init__(self) -> None:
         self.on_given_up: Callable[[str, str], None] = lambda _plugin, _evidence: None
         self.granted: list[tuple[str, list[str]]] = []
+        self.regranted: list[tuple[str, list[str]]] = []
         self.is_broken = False
 
     def load(self, candidate: Candidate, _owner: Owner, grants: Grants, _settings: Mapping[str, Any]) -> PluginCode:
@@ -48,6 +49,9 @@ class Unconfined:
             raise PluginError("it does not load", plugin=candidate.id)
         self.granted.append((candidate.id, grants.to_json()["granted"]))
         return load_code(candidate.source, candidate.id)
+
+    async def regrant(self, plugin: str, grants: Grants) -> None:
+        self.regranted.append((plugin, grants.to_json()["granted"]))
 
 
 async def only_admins(request: Request, x_admin: Annotated[str, Header()] = "") -> None:
@@ -274,6 +278,7 @@ async def test_what_is_taken_away_is_gone_even_if_the_rest_fails(tmp_path: Path)
             await host.manager.grant("quest", ["none"])
         host.assert_state("quest", PluginState.FAILED)
         assert await served(host) == 404
+    assert jails.regranted == [("quest", granted) for granted in (["db:read", "user:read"], [])]
 
 
 async def test_a_directory_may_come_later(tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ class Grants:
         """Tell whether the permission of this name is granted for one item, like a table."""
         return any(each.name == name and each.has_item(item) for each in self.granted)
 
+    def exceed(self, others: Grants) -> bool:
+        """Tell whether something is granted here that the others do not grant."""
+        return not all(any(other.covers(each) for other in others.granted) for each in self.granted)
+
     def undecided(self, requested: Iterable[Permission]) -> tuple[Permission, ...]:
         """Return what of ``requested`` nobody has decided about, in order.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import Counter
@@ -191,20 +192,35 @@ class Broker:
             return
         task = asyncio.create_task(self._answer(number, method, args), name=f"{method[:60]} for {self._jail.plugin}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._finish, number))
 
     async def close(self) -> None:
         """The jail is gone: stop what it has asked for, and undo what is open."""
         self._is_closed = True
-        for task in tuple(self._tasks):
+        await self._undo()
+
+    async def regrant(self, grants: Grants) -> None:
+        """Let other grants count from now on; where that takes something away, all that is under way is undone."""
+        before, self._grants = self._grants, grants
+        if before.exceed(grants):
+            await self._undo()
+
+    async def _undo(self) -> None:
+        sessions, self._sessions = self._sessions, {}  # who asks from here on gets new ones
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        sessions, self._sessions = self._sessions, {}
+        await asyncio.gather(*tasks, return_exceptions=True)
         for family, session in sessions.items():
             try:
                 await session.close()
             except Exception:  # noqa: BLE001 - the other sessions are closed whatever this one does
                 _log.exception("the %s service could not clean up after plugin %r", family, self._jail.plugin)
+
+    def _finish(self, number: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() and not self._is_closed:
+            self._refuse(number, "NotGrantedError", "what was granted has changed meanwhile; ask again")
 
     async def _answer(self, number: int, method: str, args: list[Any]) -> None:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +77,10 @@ class Jails:
         self._settings = settings
         self._hooks = hooks
         self._meters: dict[str, Meter] = {}
+        self._grants: dict[str, Grants] = {}
+        """What each plugin may do now, whichever of its jails asks."""
+        self._brokers: dict[str, weakref.WeakSet[Broker]] = {}
+        self._events: dict[str, weakref.WeakSet[JailEvents]] = {}
 
     def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
         """Let a jail load the plugin; return code that stands for it. Blocks.
@@ -87,13 +93,20 @@ class Jails:
         application = JailedApplication(
             supervisor,
             self._settings.http,
-            extend=lambda scope: self._settings.extend(scope, grants),
+            extend=lambda scope: self._settings.extend(scope, self._grants[candidate.id]),
             on_misbehaviour=lambda error: _log_misbehaviour(candidate.id, error),
         )
         code = load_jailed(supervisor, candidate.manifest, application, on_up=lambda: None)
         self.supervisors[candidate.id] = supervisor
         owner.ledger.add_release("jail", candidate.id, lambda: self._discard(supervisor))
         return code
+
+    async def regrant(self, plugin: str, grants: Grants) -> None:
+        """Let other grants count for all jails of a plugin, at once and also for what is under way in them."""
+        self._grants[plugin] = grants
+        for events in tuple(self._events.get(plugin, ())):
+            events.limit(grants)
+        await asyncio.gather(*(broker.regrant(grants) for broker in tuple(self._brokers.get(plugin, ()))))
 
     def _discard(self, supervisor: JailSupervisor) -> None:
         supervisor.discard()
@@ -110,6 +123,8 @@ class Jails:
         log = JailLog(plugin, mine.log)
         owner.ledger.add_release("log", plugin, log.close)
         services: tuple[Service, ...] = (*mine.services, events)
+        self._events.setdefault(plugin, weakref.WeakSet()).add(events)
+        self._grants[plugin] = grants
 
         def identify(scratch: str) -> JailIdentity:
             return JailIdentity(
@@ -118,7 +133,9 @@ class Jails:
 
         def make_broker(process: JailProcess, reply: Callable[[int, bool, Any], None]) -> Broker:
             jail = identify(process.spec.scratch)
-            return Broker(jail, grants, services, reply=reply, limits=mine.calls, meter=meter)
+            broker = Broker(jail, self._grants[plugin], services, reply=reply, limits=mine.calls, meter=meter)
+            self._brokers.setdefault(plugin, weakref.WeakSet()).add(broker)
+            return broker
 
         spec = JailSpec(
             plugin=plugin,

@@ -96,6 +96,10 @@ class JailEvents:
         if not self._wanted:
             self.delivery.clear()
 
+    def limit(self, grants: Grants) -> None:
+        """Hear no more than this: what was granted has changed while the jail runs."""
+        self._wanted = frozenset(name for name in self._wanted if self.may_hear(name, grants))
+
     def may_hear(self, name: str, grants: Grants) -> bool:
         """Tell whether the plugin may listen to an event."""
         return name in self._own or name in _FOR_ALL or grants.allows("events:subscribe", name)
