@@ -26,6 +26,7 @@ def make_backend_jails(settings: Settings, database: Database) -> Jails:
         ),
         inside=["pixsim7_backend.community.alike:install"],
         extend=[extend_scope],
+        calls=settings.community_calls,
         floor=settings.community_floor,
         hook_timeout=settings.hook_timeout,
     )

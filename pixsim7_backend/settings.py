@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,9 @@ from pixsim7_backend.infrastructure.plugins import (
 from pixsim7_backend.logging import LogFormat
 
 _BREAKER = BreakerSettings()
+_CALLS = re.compile(
+    r"(?:[a-z0-9-]+\.)?(?:(?:db|redis|http|events)\.(?:calls|milliseconds|bytes)|db\.(?:statements|rows))"
+)
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -53,6 +57,13 @@ def _by_id(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return {normalize_plugin_id(name): wanted for name, wanted in value.items()}
 
 
+def _check_calls(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in value:
+        if not _CALLS.fullmatch(name):
+            raise ValueError(f"{name!r} is nothing that is counted of calls")
+    return value
+
+
 def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
@@ -66,6 +77,7 @@ OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_n
 Rates = Annotated[Mapping[str, OptionalRate], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
 Counts = Annotated[Mapping[str, OptionalCount], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
 Isolations = Annotated[Mapping[str, Isolation], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
+CallLimits = Annotated[Counts, AfterValidator(_check_calls)]
 Floor = Literal["none", "limits", "landlock", "confined", "namespaced"]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
@@ -159,6 +171,9 @@ class Settings(BaseSettings):
     """How many requests some plugins serve at once in one process; ``none``: any number."""
     community_concurrency_limit: OptionalCount = Field(default=64, examples=["64"])
     """The same for other community plugins."""
+    community_calls: CallLimits = Field(default={}, examples=["http.calls=5000,census.db.milliseconds=none"])
+    """What community plugins, or one, may use in a minute of what they call: of `db`, `redis`, `http` or `events` the
+    `calls`, `milliseconds` and `bytes`, of `db` also `statements` and `rows`."""
 
     @classmethod
     def settings_customise_sources(

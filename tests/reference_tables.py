@@ -38,6 +38,7 @@ from pixsim7_backend.infrastructure.plugins import (
     jails,
     testing,
 )
+from pixsim7_backend.infrastructure.plugins._attribution.figures import ConfinedFigures
 from pixsim7_backend.infrastructure.plugins._attribution.prometheus import render_prometheus
 from pixsim7_backend.infrastructure.plugins.admin import problem_of
 from pixsim7_backend.operating import PREFIX, plugin_routes
@@ -179,7 +180,13 @@ def _status_of(kind: type[PluginError]) -> int:
 
 def metrics_table() -> Iterator[Row]:
     yield "metric", "type", "meaning"
-    text = render_prometheus([PluginFigures(plugin="one", answers={"2xx": 1}, refused={"rate": 1}, memory_bytes=1)])
+    counted = {f"db.{what}": 1 for what in ("calls", "milliseconds", "statements", "rows", "bytes")}
+    confined = ConfinedFigures(
+        phase="up", starts=1, crashes=0, cpu_seconds=1, memory_bytes=1, threads=1, calls=counted,
+        calls_this_minute=counted, calls_per_minute=counted, calls_refused=counted,
+    )  # fmt: skip
+    figures = PluginFigures(plugin="one", answers={"2xx": 1}, refused={"rate": 1}, memory_bytes=1, confined=confined)
+    text = render_prometheus([figures])
     kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
     for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):
         yield f"`{name}`", kinds[name], meaning

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,10 @@ from pixsim7_backend.settings import load_settings
 _COLUMNS = (
     *("plugin", "requests", "req/s", "errors", "refused", "p50", "p95", "in flight"),
     *("loop %", "stalls", "tasks", "handlers", "memory"),
+)
+_CONFINED = (
+    *("confined", "process", "starts", "crashes", "cpu %", "cpu", "memory", "threads"),
+    *("calls", "calls/s", "statements", "rows", "of the minute", "refused"),
 )
 Figures = Mapping[str, Any]
 
@@ -38,7 +42,7 @@ def top(
     if once or not console.is_terminal:
         if not console.is_terminal:
             console.width = 160
-        console.print(render(server.ask("metrics")))
+        console.print(_render_all(server.ask("metrics")))
         return
     try:
         _follow(server, console, interval)
@@ -48,11 +52,11 @@ def top(
 
 def _follow(server: LiveServer, console: Console, interval: float) -> None:
     before, at = server.ask("metrics"), time.monotonic()
-    with Live(render(before), console=console, auto_refresh=False, screen=True) as live:
+    with Live(_render_all(before), console=console, auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(interval)
             now, now_at = server.ask("metrics"), time.monotonic()
-            live.update(render(now, before, seconds=now_at - at), refresh=True)
+            live.update(_render_all(now, before, seconds=now_at - at), refresh=True)
             before, at = now, now_at
 
 
@@ -61,11 +65,32 @@ def render(figures: Sequence[Figures], before: Iterable[Figures] = (), *, second
     earlier = {each["plugin"]: each for each in before}
     rows = [(each, _rates(each, earlier.get(each["plugin"]), seconds)) for each in figures]
     rows.sort(key=lambda row: (-row[1][1], -row[1][0], -row[0]["loop_seconds"], row[0]["plugin"]))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "plugin" else "right")
+    table = _table(_COLUMNS)
     for each, (requests, busy) in rows:
         table.add_row(*_cells(each, requests, busy, has_rates=bool(seconds)))
+    return table
+
+
+def render_confined(figures: Iterable[Figures], before: Iterable[Figures] = (), *, seconds: float = 0.0) -> Table:
+    """Return the table of what confined plugins use by their processes and calls; rates as :func:`render`."""
+    earlier = {each["plugin"]: each["confined"] for each in before}
+    table = _table(_CONFINED)
+    for each in figures:
+        if each["confined"]:
+            former = earlier.get(each["plugin"]) or each["confined"]
+            table.add_row(*_confined_cells(each["plugin"], each["confined"], former, seconds))
+    return table
+
+
+def _render_all(figures: Sequence[Figures], before: Sequence[Figures] = (), *, seconds: float = 0.0) -> Group:
+    confined = render_confined(figures, before, seconds=seconds)
+    return Group(render(figures, before, seconds=seconds), *([confined] if confined.row_count else []))
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left")
     return table
 
 
@@ -96,6 +121,40 @@ def _cells(each: Figures, requests: float, busy: float, *, has_rates: bool) -> l
         Text(str(each["subscriptions"])),
         Text(memory),
     ]
+
+
+def _confined_cells(plugin: str, now: Figures, before: Figures, seconds: float) -> list[Text]:
+    calls, refused = _sum(now, "calls"), sum(now["calls_refused"].values())
+    share, of = max(
+        ((now["calls_this_minute"].get(name, 0) / most, name) for name, most in now["calls_per_minute"].items()),
+        default=(0.0, ""),
+    )
+    busy = max(0.0, (now["cpu_seconds"] or 0) - (before["cpu_seconds"] or 0)) / seconds if seconds else None
+    return [
+        Text(plugin),
+        Text(now["phase"], "" if now["phase"] in ("up", "idle") else "yellow"),
+        Text(str(now["starts"])),
+        Text(str(now["crashes"]), "red" if now["crashes"] else ""),
+        Text(f"{busy:.1%}" if busy is not None else ""),
+        Text(f"{now['cpu_seconds']:.1f} s" if now["cpu_seconds"] is not None else ""),
+        Text(_mebibytes(now["memory_bytes"])),
+        Text(str(now["threads"] or "")),
+        Text(str(calls)),
+        Text(f"{max(0, calls - _sum(before, 'calls')) / seconds:.1f}" if seconds else ""),
+        Text(str(_sum(now, "statements"))),
+        Text(str(_sum(now, "rows"))),
+        Text(f"{share:.0%} {of}" if share else "", "red" if share >= 1 else ""),
+        Text(str(refused), "yellow" if refused else ""),
+    ]
+
+
+def _sum(confined: Figures, what: str) -> int:
+    """Return what was counted of calls of all kinds."""
+    return sum(amount for name, amount in confined["calls"].items() if name.endswith(f".{what}"))
+
+
+def _mebibytes(size: int | None) -> str:
+    return "" if size is None else f"{size / (1 << 20):.1f} MiB"
 
 
 def _milliseconds(bound: float | None, latency: Figures) -> str:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pixsim7_backend.cli.plugins_settings import read_patch
-from pixsim7_backend.cli.plugins_top import render
+from pixsim7_backend.cli.plugins_top import render, render_confined
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.command_line import SETTING_NAMES, CommandLine, Done
 from tests.services import free_port, wait_until
@@ -246,3 +246,22 @@ def test_top_puts_the_busiest_first() -> None:
         "busy", "30", "10.0", "0", "3", "≤ 5 ms", "> 10000 ms", "0", "50.0%", "1 (0.2 s)", "0", "2", "2 KiB",
     ]  # fmt: skip
     assert cells[0] == ["busy", "calm"]
+
+
+def test_confined_plugins_are_shown_with_their_processes_and_calls() -> None:
+    """Rates are since the look before; the share of the minute that is used up most is named."""
+
+    def figures(cpu: float, calls: int, phase: str = "up") -> dict[str, Any]:
+        confined = {
+            "phase": phase, "starts": 2, "crashes": 1, "cpu_seconds": cpu, "memory_bytes": 40 << 20, "threads": 3,
+            "calls": {"db.calls": calls, "db.statements": 4, "db.rows": 9, "http.calls": 1},
+            "calls_this_minute": {"db.rows": 9, "http.calls": 1}, "calls_per_minute": {"db.rows": 10, "http.calls": 2},
+            "calls_refused": {"db.rows": 5},
+        }  # fmt: skip
+        return {"plugin": "census", "confined": confined}
+
+    table = render_confined([figures(3.0, 14), {"plugin": "own", "confined": None}], [figures(2.0, 10)], seconds=2.0)
+    assert [[str(cell) for cell in column.cells] for column in table.columns] == [
+        ["census"], ["up"], ["2"], ["1"], ["50.0%"], ["3.0 s"], ["40.0 MiB"], ["3"],
+        ["15"], ["2.0"], ["4"], ["9"], ["90% db.rows"], ["5"],
+    ]  # fmt: skip

@@ -136,7 +136,9 @@ def test_what_holds_for_single_plugins_is_a_list_or_a_mapping(
     monkeypatch.setenv("COMMUNITY_RATE_LIMIT", "none")
     monkeypatch.setenv("COMMUNITY_CONCURRENCY_LIMIT", "None")
     monkeypatch.setenv("ISOLATION", "Their_Plugin=in-process")
+    monkeypatch.setenv("COMMUNITY_CALLS", "http.calls=5000,Their_Plugin.db.statements=none")
     settings = load_settings()
+    assert settings.community_calls == {"http.calls": 5000, "their-plugin.db.statements": None}
     assert settings.rate_limits == {"game-npcs": Rate(5, 1), "users": None}
     assert settings.concurrency_limits == {"a": None}
     assert (settings.community_rate_limit, settings.community_concurrency_limit) == (None, None)
@@ -150,6 +152,7 @@ def test_what_holds_for_single_plugins_is_a_list_or_a_mapping(
         ("RATE_LIMITS", "game-npcs=5", "'5' is not a rate; write it like '100/minute' (second, minute, hour or day)"),
         ("COMMUNITY_RATE_LIMIT", "5/min", "'5/min' is not a rate"),
         ("CONCURRENCY_LIMITS", "game-npcs=0", "input should be greater than or equal to 1"),
+        ("COMMUNITY_CALLS", "census.http.rows=7", "'census.http.rows' is nothing that is counted of calls"),
     ],
 )
 def test_limits_that_are_none(name: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:

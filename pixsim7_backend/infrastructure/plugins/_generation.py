@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 
+from ._attribution.figures import ConfinedFigures
 from ._code.imports import check_imports
 from ._code.loader import PluginCode
 from ._code.loader import load_code as import_package
@@ -119,6 +120,10 @@ class Generation:
     def mount(self) -> PluginMount:
         assert self._mount is not None, "load comes first"
         return self._mount
+
+    def read_figures(self) -> ConfinedFigures | None:
+        """Return what it uses, where it runs confined."""
+        return self._code.read_figures() if self._code is not None else None
 
     @property
     def modules(self) -> Mapping[str, Any]:

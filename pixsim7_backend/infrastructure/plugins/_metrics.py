@@ -121,6 +121,7 @@ class PluginMetrics:
             tasks=len(generation.owner.ledger.tasks) if generation else 0,
             subscriptions=subscriptions[plugin_id],
             memory_bytes=memory.get(plugin_id, 0) if memory is not None else None,
+            confined=generation.read_figures() if generation else None,
         )
 
     def _subscriptions(self) -> Counter[str]:

@@ -122,6 +122,7 @@ async def test_calls_wait_for_their_turn_and_the_queue_ends() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert (await calls.ask(5, "echo.say"))[1]["type"] == "TooManyCallsError"
+    assert calls.broker.meter.refused == {"waiting": 1}
     service.go_on.set()
     for number in range(1, 5):
         await calls.reply_to(number)
@@ -158,3 +159,31 @@ def test_a_share_is_for_a_minute() -> None:
     now[0] = 60.0
     meter.check("echo")
     assert meter.total["echo.calls"] == 2
+
+
+def test_operators_see_that_a_share_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so once a minute, with the setting that allows more; every refused call is counted."""
+    now = [0.0]
+    meter = Meter({"echo.calls": 1, "other.calls": 1}, lambda: now[0], plugin="census")
+    for minute in (0.0, 60.0):
+        now[0] = minute
+        meter.add("echo.calls", 1)
+        meter.add("other.calls", 1)
+        for family in ("echo", "echo", "other"):
+            with pytest.raises(BrokerError):
+                meter.check(family)
+    assert meter.refused == {"echo.calls": 4, "other.calls": 2}
+    line = (
+        "Plugin census has used its 1 echo.calls of this minute: such calls are refused for 60 s;"
+        " COMMUNITY_CALLS=census.echo.calls=2 would allow more"
+    )
+    assert caplog.messages == [line, line]
+
+
+def test_limits_of_a_minute_can_be_those_of_one_plugin() -> None:
+    """What is said of a plugin counts more than what is said of all; None is no limit."""
+    limits = BrokerLimits(
+        per_minute={"db.rows": 5, "http.calls": 7, "redis.calls": None, "census.db.rows": None, "census.redis.calls": 3}
+    )
+    assert limits.per_minute_of("census") == {"http.calls": 7, "redis.calls": 3}
+    assert limits.per_minute_of("other") == {"db.rows": 5, "http.calls": 7}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
+from dataclasses import replace
 
 import pytest
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from pixsim7_backend.infrastructure.plugins._attribution.figures import (
     BUCKETS,
     EVERY,
     EXACT,
+    ConfinedFigures,
     Latency,
     PluginFigures,
     RequestCounts,
@@ -172,6 +175,37 @@ def test_prometheus_text_has_help_types_and_escaped_labels() -> None:
         heads = [line.split()[2] for line in lines if line.startswith(kind)]
         assert len(heads) == len(set(heads))
     assert render_prometheus([]) == ""
+
+
+def test_what_confined_plugins_use_is_told_where_it_is_known() -> None:
+    """Calls by family in the units of Prometheus; a process that is not there has no sample, and is not up."""
+    confined = ConfinedFigures(
+        phase="up", starts=3, crashes=1, cpu_seconds=1.5, memory_bytes=4096, threads=2,
+        calls={"db.calls": 7, "db.milliseconds": 250, "db.statements": 5, "http.calls": 2},
+        calls_this_minute={"db.calls": 5}, calls_per_minute={"db.calls": 10, "http.calls": 4},
+        calls_refused={"db.calls": 6},
+    )  # fmt: skip
+    off = replace(confined, phase="off", cpu_seconds=None, memory_bytes=None, threads=None)
+    figures = [PluginFigures(plugin="a", confined=confined), PluginFigures(plugin="b", confined=off)]
+    samples = [line for line in render_prometheus(figures).splitlines() if re.search("process|_call", line)]
+    assert [line.removeprefix("pixsim7_plugin_") for line in samples if line[0] != "#" and 'plugin="a"' in line] == [
+        'process_up{plugin="a"} 1',
+        'process_starts_total{plugin="a"} 3',
+        'process_crashes_total{plugin="a"} 1',
+        'process_cpu_seconds_total{plugin="a"} 1.5',
+        'process_resident_memory_bytes{plugin="a"} 4096',
+        'process_threads{plugin="a"} 2',
+        'calls_total{plugin="a",family="db"} 7',
+        'calls_total{plugin="a",family="http"} 2',
+        'call_seconds_total{plugin="a",family="db"} 0.25',
+        'call_statements_total{plugin="a",family="db"} 5',
+        'calls_refused_total{plugin="a",limit="db.calls"} 6',
+        'calls_minute_ratio{plugin="a",limit="db.calls"} 0.5',
+        'calls_minute_ratio{plugin="a",limit="http.calls"} 0',
+    ]
+    assert 'pixsim7_plugin_process_up{plugin="b"} 0' in samples
+    assert not any("cpu" in line or "threads" in line for line in samples if 'plugin="b"' in line)
+    assert json.loads(json.dumps(figures[0].to_json()))["confined"]["calls"]["db.statements"] == 5
 
 
 def test_figures_and_stalls_are_jsonable() -> None:

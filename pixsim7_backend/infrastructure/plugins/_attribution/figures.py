@@ -212,6 +212,35 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfinedFigures:
+    """What a confined plugin uses: of the machine in a process of its own, and of the host by its calls."""
+
+    phase: str
+    """Of its process: ``up``, ``starting``, ``idle``, ``off`` or ``given up``."""
+    starts: int
+    """Processes that were begun for it, over all its generations."""
+    crashes: int
+    """Ends of such processes that nobody asked for, and starts again that failed."""
+    cpu_seconds: float | None
+    """Of the present process, as the rest; None where there is none."""
+    memory_bytes: int | None
+    """What it has in memory, what it shares with others included."""
+    threads: int | None
+    calls: Mapping[str, int]
+    """What its calls came to, by what is counted, like ``{"db.calls": 3, "db.rows": 20}``."""
+    calls_this_minute: Mapping[str, int]
+    calls_per_minute: Mapping[str, int]
+    """How much of it is allowed in a minute."""
+    calls_refused: Mapping[str, int]
+    """Calls that were not carried out, by the limit that they were beyond."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON-able values."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginFigures:
     """What one plugin has done since it was first served, over all its generations."""
 
@@ -246,6 +275,8 @@ class PluginFigures:
 
     What libraries took on its behalf is never in it: plugins share one process.
     """
+    confined: ConfinedFigures | None = None
+    """What it uses where it runs confined; None where its code runs in the host's process, or is not loaded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-able values."""
@@ -254,6 +285,7 @@ class PluginFigures:
         return values | {
             "answers": dict(self.answers),
             "refused": dict(self.refused),
+            "confined": self.confined.to_json() if self.confined else None,
             "latency": {
                 "bounds": list(latency.bounds),
                 "counts": list(latency.counts),

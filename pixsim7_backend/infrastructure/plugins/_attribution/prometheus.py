@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from .figures import PluginFigures
+from .figures import ConfinedFigures, PluginFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,6 +19,37 @@ def _one(read: Callable[[PluginFigures], float | None]) -> Callable[[PluginFigur
             yield {}, value
 
     return samples
+
+
+def _own(read: Callable[[ConfinedFigures], float | None]) -> Callable[[PluginFigures], Iterable[_Sample]]:
+    return _one(lambda it: read(it.confined) if it.confined else None)
+
+
+def _calls(what: str, unit: float = 1) -> Callable[[PluginFigures], Iterable[_Sample]]:
+    """Give what was counted of calls, like ``rows``, by their family, like ``db``."""
+
+    def samples(figures: PluginFigures) -> Iterator[_Sample]:
+        counted = figures.confined.calls if figures.confined else {}
+        for name, amount in sorted(counted.items()):
+            family, _, kind = name.partition(".")
+            if kind == what:
+                yield {"family": family}, amount if unit == 1 else amount * unit
+
+    return samples
+
+
+def _by_limit(read: Callable[[ConfinedFigures], Mapping[str, float]]) -> Callable[[PluginFigures], Iterable[_Sample]]:
+    def samples(figures: PluginFigures) -> Iterator[_Sample]:
+        found = read(figures.confined) if figures.confined else {}
+        for name, value in sorted(found.items()):
+            yield {"limit": name}, value
+
+    return samples
+
+
+def _shares(figures: ConfinedFigures) -> Mapping[str, float]:
+    used, allowed = figures.calls_this_minute, figures.calls_per_minute
+    return {name: used.get(name, 0) / most for name, most in allowed.items()}
 
 
 _METRICS: Sequence[_Metric] = (
@@ -42,6 +73,31 @@ _METRICS: Sequence[_Metric] = (
     ("tasks", "gauge", "Running tasks.", _one(lambda it: it.tasks)),
     ("subscriptions", "gauge", "Subscriptions to events.", _one(lambda it: it.subscriptions)),
     ("memory_bytes", "gauge", "Memory taken by its own lines, if traced.", _one(lambda it: it.memory_bytes)),
+    ("process_up", "gauge", "Confined: whether its process is up.", _own(lambda it: int(it.phase == "up"))),
+    ("process_starts_total", "counter", "Confined: processes begun for it.", _own(lambda it: it.starts)),
+    ("process_crashes_total", "counter", "Confined: ends that nobody asked for.", _own(lambda it: it.crashes)),
+    (
+        "process_cpu_seconds_total", "counter", "Confined: processor time of its present process.",
+        _own(lambda it: it.cpu_seconds),
+    ),
+    (
+        "process_resident_memory_bytes", "gauge", "Confined: memory of its process, the shared included.",
+        _own(lambda it: it.memory_bytes),
+    ),
+    ("process_threads", "gauge", "Confined: threads of its process.", _own(lambda it: it.threads)),
+    ("calls_total", "counter", "Confined: its calls of the host.", _calls("calls")),
+    ("call_seconds_total", "counter", "Confined: how long they took.", _calls("milliseconds", 0.001)),
+    ("call_statements_total", "counter", "Confined: statements that were run for it.", _calls("statements")),
+    ("call_rows_total", "counter", "Confined: rows that it was given.", _calls("rows")),
+    ("call_bytes_total", "counter", "Confined: bytes that it was given, or sent.", _calls("bytes")),
+    (
+        "calls_refused_total", "counter", "Confined: calls beyond a limit, which were not carried out.",
+        _by_limit(lambda it: it.calls_refused),
+    ),
+    (
+        "calls_minute_ratio", "gauge", "Confined: how much of what it may use in a minute it has used.",
+        _by_limit(_shares),
+    ),
 )  # fmt: skip
 
 

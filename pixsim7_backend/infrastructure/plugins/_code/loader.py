@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.middleware import Middleware
 
 from pixsim7_backend.infrastructure.plugins._attribution.culprit import place_of
+from pixsim7_backend.infrastructure.plugins._attribution.figures import ConfinedFigures
 from pixsim7_backend.infrastructure.plugins._discovery.manifest_source import check_complete, explain_problems
 from pixsim7_backend.infrastructure.plugins._dispatch.claims import Description
 from pixsim7_backend.infrastructure.plugins._interruption import is_interrupt
@@ -52,6 +53,10 @@ class PluginCode:
     @property
     def description(self) -> Description | None:
         """What it serves, where its routes cannot be asked themselves."""
+        return None
+
+    def read_figures(self) -> ConfinedFigures | None:
+        """Return what it uses, where it runs confined."""
         return None
 
 

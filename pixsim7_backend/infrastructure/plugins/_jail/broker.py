@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 
 __all__ = [
+    "PER_MINUTE",
     "Broker",
     "BrokerError",
     "BrokerLimits",
@@ -36,6 +38,15 @@ _log = logging.getLogger("pixsim7.plugins.broker")
 _MINUTE = 60.0
 _ENDING = frozenset({"commit", "rollback", "fetch", "forget", "close", "subscribe"})
 """Methods that are answered though the minute's share is used up: they end what was begun, and cost nothing."""
+
+
+PER_MINUTE: Mapping[str, int | None] = MappingProxyType({
+    "db.milliseconds": 30_000, "db.rows": 2_000_000, "db.bytes": 512 << 20,
+    "redis.calls": 60_000, "redis.bytes": 256 << 20,
+    "http.calls": 20_000, "http.bytes": 512 << 20,
+    "events.calls": 6_000,
+})  # fmt: skip
+"""What a plugin may use in a minute where nobody says otherwise."""
 
 
 class BrokerError(Exception):
@@ -106,52 +117,81 @@ class BrokerLimits:
     waiting: int = 256
     """Calls that are carried out or wait; others are refused."""
     call_time: float = 15.0
-    per_minute: Mapping[str, int] = field(
-        default_factory=lambda: {
-            "db.milliseconds": 30_000, "db.rows": 2_000_000, "db.bytes": 512 << 20,
-            "redis.calls": 60_000, "redis.bytes": 256 << 20,
-            "http.calls": 20_000, "http.bytes": 512 << 20,
-            "events.calls": 6_000,
-        }
-    )  # fmt: skip
-    """What may be used in a minute, by what is counted: ``<family>.calls``, ``<family>.milliseconds``, …"""
+    per_minute: Mapping[str, int | None] = field(default_factory=lambda: PER_MINUTE)
+    """What may be used in a minute, by what is counted: ``<family>.calls``, ``<family>.milliseconds``, …; None: any.
+
+    ``<plugin>.<family>.calls`` is for that plugin alone.
+    """
+
+    def per_minute_of(self, plugin: str) -> Mapping[str, int]:
+        """Return what one plugin may use in a minute."""
+        own = f"{plugin}."
+        chosen = {name: allowed for name, allowed in self.per_minute.items() if name.count(".") == 1}
+        for name, allowed in self.per_minute.items():
+            if name.startswith(own):
+                chosen[name.removeprefix(own)] = allowed
+        return {name: allowed for name, allowed in chosen.items() if allowed is not None}
 
 
 class Meter:
-    """Counts what one plugin uses, in all and in the present minute."""
+    """Counts what one plugin uses, in all and in the present minute, and what of it is refused."""
 
-    def __init__(self, per_minute: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, per_minute: Mapping[str, int], clock: Callable[[], float] = time.monotonic, *, plugin: str = ""
+    ) -> None:
+        self.limits = per_minute
         self.total: Counter[str] = Counter()
-        self.minute: Counter[str] = Counter()
-        self._allowed = per_minute
+        self.refused: Counter[str] = Counter()
+        """Calls that were not carried out, by the limit that they were beyond."""
+        self._minute: Counter[str] = Counter()
         self._clock = clock
+        self._plugin = plugin
         self._began = clock()
+        self._has_told = False
+
+    @property
+    def minute(self) -> Mapping[str, int]:
+        """What was used in the present minute."""
+        self._turn()
+        return self._minute
 
     def add(self, name: str, amount: int) -> None:
         """Count something."""
         self._turn()
         self.total[name] += amount
-        self.minute[name] += amount
+        self._minute[name] += amount
 
     def check(self, family: str) -> None:
-        """Refuse while the minute's share of the family is used up.
+        """Refuse while the minute's share of the family is used up; the log says so once in that minute.
 
         Raises:
             BrokerError: it is.
         """
         self._turn()
-        for name, allowed in self._allowed.items():
-            if name.partition(".")[0] == family and self.minute[name] >= allowed:
+        for name, allowed in self.limits.items():
+            if name.partition(".")[0] == family and self._minute[name] >= allowed:
                 left = max(1, round(self._began + _MINUTE - self._clock()))
+                self.refused[name] += 1
+                self._tell(name, allowed, left)
                 raise BrokerError(
                     "ShareUsedUpError", f"this plugin has used its {allowed:,} {name} of this minute; again in {left} s"
                 )
+
+    def _tell(self, name: str, allowed: int, left: int) -> None:
+        if not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "Plugin %s has used its %s %s of this minute: such calls are refused for %d s;"
+                " COMMUNITY_CALLS=%s.%s=%d would allow more",
+                self._plugin, f"{allowed:,}", name, left, self._plugin, name, 2 * allowed,
+            )  # fmt: skip
 
     def _turn(self) -> None:
         now = self._clock()
         if now - self._began >= _MINUTE:
             self._began = now
-            self.minute.clear()
+            self._minute.clear()
+            self._has_told = False
 
 
 class Broker:
@@ -176,7 +216,7 @@ class Broker:
         self._services = {service.family: service for service in services}
         self._reply = reply
         self._limits = limits or BrokerLimits()
-        self.meter = meter or Meter(self._limits.per_minute)
+        self.meter = meter or Meter(self._limits.per_minute_of(jail.plugin), plugin=jail.plugin)
         self._sessions: dict[str, ServiceSession] = {}
         self._turnstile = asyncio.Semaphore(self._limits.concurrent)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,6 +228,7 @@ class Broker:
         if self._is_closed:
             return
         if len(self._tasks) >= self._limits.waiting:
+            self.meter.refused["waiting"] += 1
             self._refuse(number, "TooManyCallsError", f"{self._limits.waiting} calls of this plugin are under way")
             return
         task = asyncio.create_task(self._answer(number, method, args), name=f"{method[:60]} for {self._jail.plugin}")

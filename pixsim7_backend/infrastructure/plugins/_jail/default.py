@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any
 
 from starlette.types import Scope
@@ -13,7 +14,7 @@ from starlette.types import Scope
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
 
-from .broker import Service
+from .broker import PER_MINUTE, BrokerLimits, Service
 from .jails import Jails, JailSettings, ScopeExtension
 from .launcher import Launcher
 from .level import ConfinementLevel
@@ -30,6 +31,7 @@ def make_jails(
     services: Iterable[Service] | None = None,
     inside: Iterable[str] = (),
     extend: Iterable[ScopeExtension] = (),
+    calls: Mapping[str, int | None] = MappingProxyType({}),
     floor: str = "confined",
     hook_timeout: float = 10.0,
 ) -> Jails:
@@ -40,6 +42,7 @@ def make_jails(
         services: what the plugins may call; default: what installed distributions offer.
         inside: what runs in every jail before its plugin is imported, as ``module:function``; given the FastAPI app.
         extend: tell what plugins may know of a caller.
+        calls: what they may use in a minute by calling, where that is not the usual; see ``BrokerLimits.per_minute``.
         floor: the name of the level of confinement below which no jail runs.
         hook_timeout: seconds for each of a plugin's hooks.
     """
@@ -47,7 +50,11 @@ def make_jails(
     places = (*inside, *(each.inside for each in offered if each.inside))
     preload = tuple(sorted({each.partition(":")[0] for each in places}))
     settings = JailSettings(
-        services=offered, inside=tuple(inside), extend=_all(tuple(extend)), hook_timeout=hook_timeout
+        services=offered,
+        inside=tuple(inside),
+        extend=_all(tuple(extend)),
+        calls=BrokerLimits(per_minute={**PER_MINUTE, **calls}),
+        hook_timeout=hook_timeout,
     )
     return Jails(_launcher(preload, ConfinementLevel[floor.upper()]), settings, hooks)
 

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
+from pixsim7_backend.infrastructure.plugins._attribution.figures import ConfinedFigures
 from pixsim7_backend.infrastructure.plugins._code.loader import PluginCode
 from pixsim7_backend.infrastructure.plugins._dispatch.claims import Description, RouteClaim
 from pixsim7_backend.infrastructure.plugins._dispatch.paths import PARAMETER, shape_of
@@ -37,14 +38,23 @@ class _JailedCode(PluginCode):
     """Code that stands for a jail's."""
 
     said: Description
+    figures: Callable[[], ConfinedFigures]
 
     @property
     def description(self) -> Description:
         return self.said
 
+    def read_figures(self) -> ConfinedFigures:
+        return self.figures()
+
 
 def load_jailed(
-    supervisor: JailSupervisor, manifest: PluginManifest, application: ASGIApp, *, on_up: Callable[[], None]
+    supervisor: JailSupervisor,
+    manifest: PluginManifest,
+    application: ASGIApp,
+    *,
+    on_up: Callable[[], None],
+    read_figures: Callable[[], ConfinedFigures],
 ) -> PluginCode:
     """Let the jail load the plugin; return code that stands for it. Blocks.
 
@@ -53,6 +63,7 @@ def load_jailed(
         manifest: what the host read of it.
         application: answers its requests.
         on_up: is called when it has been enabled, as the plugin.
+        read_figures: returns what it uses.
 
     Raises:
         JailedPluginError: the plugin cannot be loaded, or its jail says what cannot be.
@@ -81,7 +92,14 @@ def load_jailed(
     router = APIRouter()
     router.routes.extend(routes)
     said = Description(tuple(claims), document)
-    return _JailedCode(manifest=manifest, routers=(router,), on_enable=on_enable, on_disable=on_disable, said=said)
+    return _JailedCode(
+        manifest=manifest,
+        routers=(router,),
+        on_enable=on_enable,
+        on_disable=on_disable,
+        said=said,
+        figures=read_figures,
+    )
 
 
 def _translated(plugin: str, step: str, error: Exception) -> JailedPluginError:

@@ -28,6 +28,7 @@ from .services.log import JailLog, LogLimits
 from .services.scratch import find_excess
 from .spec import JailLimits, JailSpec
 from .supervisor import Crash, JailSupervisor, Launcher, SupervisorSettings
+from .usage import JailUsage
 
 __all__ = ["JailSettings", "Jails"]
 
@@ -76,7 +77,7 @@ class Jails:
         self._launcher = launcher
         self._settings = settings
         self._hooks = hooks
-        self._meters: dict[str, Meter] = {}
+        self._usages: dict[str, JailUsage] = {}
         self._grants: dict[str, Grants] = {}
         """What each plugin may do now, whichever of its jails asks."""
         self._brokers: dict[str, weakref.WeakSet[Broker]] = {}
@@ -96,7 +97,14 @@ class Jails:
             extend=lambda scope: self._settings.extend(scope, self._grants[candidate.id]),
             on_misbehaviour=lambda error: _log_misbehaviour(candidate.id, error),
         )
-        code = load_jailed(supervisor, candidate.manifest, application, on_up=lambda: None)
+        usage = self._usage(candidate.id)
+        code = load_jailed(
+            supervisor,
+            candidate.manifest,
+            application,
+            on_up=lambda: None,
+            read_figures=lambda: usage.read(supervisor),
+        )
         self.supervisors[candidate.id] = supervisor
         owner.ledger.add_release("jail", candidate.id, lambda: self._discard(supervisor))
         return code
@@ -108,6 +116,10 @@ class Jails:
             events.limit(grants)
         await asyncio.gather(*(broker.regrant(grants) for broker in tuple(self._brokers.get(plugin, ()))))
 
+    def _usage(self, plugin: str) -> JailUsage:
+        meter = Meter(self._settings.calls.per_minute_of(plugin), plugin=plugin)
+        return self._usages.setdefault(plugin, JailUsage(meter))
+
     def _discard(self, supervisor: JailSupervisor) -> None:
         supervisor.discard()
         if self.supervisors.get(supervisor.plugin) is supervisor:
@@ -118,7 +130,7 @@ class Jails:
     ) -> JailSupervisor:
         assert candidate.manifest is not None
         mine, plugin, manifest = self._settings, candidate.id, candidate.manifest
-        meter = self._meters.setdefault(plugin, Meter(mine.calls.per_minute))
+        usage = self._usage(plugin)
         events = JailEvents(owner, self._hooks, manifest.events, lambda *asked: supervisor.ask(*asked))  # noqa: PLW0108 - it is made below
         log = JailLog(plugin, mine.log)
         owner.ledger.add_release("log", plugin, log.close)
@@ -132,8 +144,9 @@ class Jails:
             )
 
         def make_broker(process: JailProcess, reply: Callable[[int, bool, Any], None]) -> Broker:
+            usage.starts += 1
             jail = identify(process.spec.scratch)
-            broker = Broker(jail, self._grants[plugin], services, reply=reply, limits=mine.calls, meter=meter)
+            broker = Broker(jail, self._grants[plugin], services, reply=reply, limits=mine.calls, meter=usage.meter)
             self._brokers.setdefault(plugin, weakref.WeakSet()).add(broker)
             return broker
 
@@ -157,6 +170,7 @@ class Jails:
             make_broker=make_broker,
             on_log=log,
             on_given_up=lambda crashes: self.on_given_up(plugin, _evidence(crashes)),
+            on_crash=usage.note_crash,
             find_excess=lambda process: find_excess(
                 process.spec.scratch, size=mine.limits.scratch, entries=mine.limits.scratch_entries
             ),

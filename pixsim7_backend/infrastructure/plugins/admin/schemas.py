@@ -228,6 +228,21 @@ class PluginLatency(BaseModel):
     p95: float | None
 
 
+class PluginConfinedFigures(BaseModel):
+    """What a confined plugin uses: of the machine in a process of its own, and of the server by its calls."""
+
+    phase: str = Field(description="Of its process.", examples=["up", "starting", "idle", "off", "given up"])
+    starts: int
+    crashes: int
+    cpu_seconds: float | None = Field(description="Of its present process, as the rest; null where there is none.")
+    memory_bytes: int | None = Field(description="What it shares with others included.")
+    threads: int | None
+    calls: dict[str, int] = Field(examples=[{"db.calls": 3, "db.statements": 2, "db.rows": 20, "db.milliseconds": 4}])
+    calls_this_minute: dict[str, int]
+    calls_per_minute: dict[str, int] = Field(description="How much of it is allowed in a minute.")
+    calls_refused: dict[str, int] = Field(description="By the limit that they were beyond.")
+
+
 class PluginMetricsView(BaseModel):
     """What one plugin has done since it was first served."""
 
@@ -252,6 +267,7 @@ class PluginMetricsView(BaseModel):
     tasks: int
     subscriptions: int
     memory_bytes: int | None = Field(description="Null unless tracemalloc runs.")
+    confined: PluginConfinedFigures | None = Field(description="Null where its code runs in the server's process.")
 
 
 class PluginProblem(BaseModel):
