@@ -20,7 +20,7 @@ def make_backend_jails(settings: Settings, database: Database) -> Jails:
         plugin_hooks,
         services=(
             DatabaseService(lambda: database, data_dir=settings.data_dir),
-            HttpService(),
+            HttpService(allow_plain=settings.community_plain_http),
             RedisService(settings.redis_url.get_secret_value, data_dir=settings.data_dir),
             UserService(),
         ),
@@ -29,4 +29,7 @@ def make_backend_jails(settings: Settings, database: Database) -> Jails:
         calls=settings.community_calls,
         floor=settings.community_floor,
         hook_timeout=settings.hook_timeout,
+        start=settings.jail_start,
+        idle=settings.jail_idle,
+        allowances=settings.jail_limits,
     )

@@ -105,12 +105,16 @@ def find_client(scope: Scope) -> str | None:
 
 def warn_of_unknown(settings: Settings, manager: PluginManager) -> None:
     """Say in the log which limits are set for plugins that are not there."""
-    for name in ("rate_limits", "concurrency_limits"):
-        for plugin_id in getattr(settings, name):
+    for name, plugin_ids in (
+        ("RATE_LIMITS", settings.rate_limits),
+        ("CONCURRENCY_LIMITS", settings.concurrency_limits),
+        ("JAIL_LIMITS", settings.jail_limits.plugins),
+    ):
+        for plugin_id in plugin_ids:
             try:
                 manager.get(plugin_id)
             except PluginNotFoundError as error:
-                logger.warning("%s: %s", name.upper(), error)
+                logger.warning("%s: %s", name, error)
 
 
 @asynccontextmanager

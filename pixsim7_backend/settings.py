@@ -12,8 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pixsim7_backend.infrastructure.plugins import (
+    Allowances,
     BreakerSettings,
     Isolation,
+    JailStart,
     Rate,
     normalize_plugin_id,
     read_config_file,
@@ -72,8 +74,13 @@ def _rate(value: Any) -> Any:
     return value if value is None or isinstance(value, Rate) else Rate.parse(str(value))
 
 
+def _allowances(value: Any) -> Any:
+    return value if isinstance(value, Allowances) else Allowances.parse(value)
+
+
 OptionalRate = Annotated[Rate | None, BeforeValidator(_rate), BeforeValidator(_none)]
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none)]
+OptionalSeconds = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_none)]
 Rates = Annotated[Mapping[str, OptionalRate], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
 Counts = Annotated[Mapping[str, OptionalCount], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
 Isolations = Annotated[Mapping[str, Isolation], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_by_id)]
@@ -127,6 +134,16 @@ class Settings(BaseSettings):
     """How a plugin of that directory runs: ``jail``, or ``in-process`` if its code is trusted as the server's own."""
     community_floor: Annotated[Floor, BeforeValidator(_lower)] = Field(default="confined", examples=["confined"])
     """The least level of confinement at which they run; `pixsim7 doctor` shows what this machine reaches."""
+    community_plain_http: bool = Field(default=False, examples=["true"])
+    """Let them send requests without encryption, too, to the hosts that were granted: http:// and not only https://."""
+    jail_start: Annotated[JailStart, BeforeValidator(_lower)] = Field(default="with-plugin", examples=["first-request"])
+    """When the process of a community plugin is started: ``with-plugin``, or ``first-request`` (or event)."""
+    jail_idle: OptionalSeconds = Field(default=None, examples=["900"])
+    """Seconds without request and event after which it is stopped, until the next one; ``none``: it stays."""
+    jail_limits: Annotated[Allowances, NoDecode, BeforeValidator(_allowances)] = Field(
+        default=Allowances(), examples=["memory=512MiB,census.memory=1GiB,census.threads=16"]
+    )
+    """What it may use, and what single plugins may, over the defaults."""
     hook_timeout: float = Field(default=10.0, gt=0, examples=["10"])
     """Seconds that ``on_load``, ``on_enable`` and ``on_disable`` of a plugin may take each."""
     reload_plugins: bool = Field(default=False, examples=["true"])

@@ -22,12 +22,13 @@ import httpx
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import plugin_hooks
-from pixsim7_backend.infrastructure.plugins._jail.application import HttpLimits
+from pixsim7_backend.infrastructure.plugins._jail.allowances import Allowance, Allowances, HttpLimits
 from pixsim7_backend.infrastructure.plugins._jail.jails import Jails, JailSettings
 from pixsim7_backend.infrastructure.plugins._jail.launcher import Launcher
 from pixsim7_backend.infrastructure.plugins._jail.level import ConfinementReport
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits
-from pixsim7_backend.infrastructure.plugins._jail.supervisor import JailSupervisor, SupervisorSettings
+from pixsim7_backend.infrastructure.plugins._jail.supervision import SupervisorSettings
+from pixsim7_backend.infrastructure.plugins._jail.supervisor import JailSupervisor
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.escape.attempts.world import World
 from tests.escape.surroundings import SECRET, Surroundings
@@ -38,8 +39,12 @@ BASE = "/api/v1/hostile"
 
 #: Impatient, so that what is contained is contained soon; it is never given up.
 SETTINGS = JailSettings(
-    limits=JailLimits(file_size=4 << 20, scratch=8 << 20, scratch_entries=5_000),
-    http=HttpLimits(request_size=1 << 20, response_size=4 << 20, answer_time=30, idle_time=1),
+    allowances=Allowances(
+        Allowance(
+            jail=JailLimits(file_size=4 << 20, scratch=8 << 20, scratch_entries=5_000),
+            http=HttpLimits(request_size=1 << 20, response_size=4 << 20, answer_time=30, idle_time=1),
+        )
+    ),
     supervision=SupervisorSettings(
         heartbeat=0.3, missed_heartbeats=5, first_pause=0.01, longest_pause=0.05, crashes=10_000,
         load_time=60, hook_time=60, patience=60,

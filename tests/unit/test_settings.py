@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pixsim7_backend.db import database_url_from_environment
-from pixsim7_backend.infrastructure.plugins import BreakerSettings, Rate
+from pixsim7_backend.infrastructure.plugins import Allowances, BreakerSettings, Rate
 from pixsim7_backend.infrastructure.plugins.errors import ConfigurationError
 from pixsim7_backend.plugins.auth.settings import AuthSettings
 from pixsim7_backend.plugins.users.settings import UsersSettings
@@ -162,6 +162,34 @@ def test_limits_that_are_none(name: str, value: str, problem: str, monkeypatch: 
         load_settings()
     assert str(error.value).startswith(f"{name}: {problem}")
     assert f"write it like {name}=" in str(error.value)
+
+
+def test_how_jails_are_run(empty_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default with their plugins, for ever; what each may use is one setting, in the file a mapping."""
+    settings = load_settings()
+    assert (settings.jail_start, settings.jail_idle, settings.jail_limits) == ("with-plugin", None, Allowances())
+    assert settings.community_plain_http is False
+    (empty_place / "config.yaml").write_text(
+        "jail_start: First-Request\njail_idle: 900\njail_limits: {threads: 32, census: {memory: 1GiB}}"
+    )
+    settings = load_settings()
+    assert (settings.jail_start, settings.jail_idle) == ("first-request", 900)
+    assert settings.jail_limits == Allowances.parse("threads=32,census.memory=1GiB")
+    monkeypatch.setenv("JAIL_IDLE", "none")
+    monkeypatch.setenv("JAIL_LIMITS", "census.memory=2GiB")
+    settings = load_settings()
+    assert (settings.jail_idle, settings.jail_limits.of("census").jail.memory) == (None, 2 << 30)
+    monkeypatch.setenv("JAIL_IDLE", "0")
+    monkeypatch.setenv("JAIL_START", "never")
+    monkeypatch.setenv("JAIL_LIMITS", "memory=2")
+    example = "memory=512MiB,census.memory=1GiB,census.threads=16"
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value).splitlines() == [
+        "JAIL_START: input should be 'with-plugin' or 'first-request'; write it like JAIL_START=first-request",
+        "JAIL_IDLE: input should be greater than 0; write it like JAIL_IDLE=900",
+        f"JAIL_LIMITS: memory=2 is too little: at least 96MiB is needed; write it like JAIL_LIMITS={example}",
+    ]
 
 
 def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:

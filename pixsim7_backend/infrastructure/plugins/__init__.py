@@ -23,8 +23,10 @@ from ._discovery.sources import Community, Isolation, discover, find_directory
 from ._generation import DeferredJails, JailLoader
 from ._hooks.bus import HandlerFailure, HookBus, Outcome, Subscription
 from ._installing.directory import finish_interrupted
+from ._jail.allowances import Allowances
 from ._jail.level import ConfinementReport
 from ._jail.machine import probe_machine
+from ._jail.supervision import JailStart
 from ._ledger.ledger import Leak, LeakReport
 from ._ledger.ownership import current_owner, running_as_host
 from ._limits.rate import Rate, Verdict
@@ -52,6 +54,7 @@ from .states import PluginState
 from .types import PluginManifest, Requirement, normalize_plugin_id
 
 __all__ = [
+    "Allowances",
     "BreakerSettings",
     "Latency",
     "PluginFigures",
@@ -67,6 +70,7 @@ __all__ = [
     "Leak",
     "LeakReport",
     "JailLoader",
+    "JailStart",
     "LimitSettings",
     "Outcome",
     "Plan",

@@ -14,7 +14,7 @@ import pytest
 from pixsim7_backend.infrastructure.plugins import plugin_hooks
 from pixsim7_backend.infrastructure.plugins._jail.jails import Jails, JailSettings
 from pixsim7_backend.infrastructure.plugins._jail.launcher import Launcher
-from pixsim7_backend.infrastructure.plugins._jail.supervisor import SupervisorSettings
+from pixsim7_backend.infrastructure.plugins._jail.supervision import SupervisorSettings
 from pixsim7_backend.infrastructure.plugins._jail.uids import UidPool
 from tests.integration.platform.live import LiveServer, live_server
 
@@ -42,10 +42,12 @@ def open_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def confined(launcher: Launcher, open_dir: Path) -> Serve:
-    """Returns a server whose plugins, in ``open_dir``, run confined."""
+    """Returns a server whose plugins, in ``open_dir``, run confined; a test may have a launcher of its own."""
 
     @asynccontextmanager
-    async def serve(*, jails: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[LiveServer]:
+    async def serve(
+        *, jails: dict[str, Any] | None = None, launcher: Launcher = launcher, **options: Any
+    ) -> AsyncIterator[LiveServer]:
         settings = JailSettings(**({"supervision": PATIENT} | (jails or {})))
         made = Jails(launcher, settings, plugin_hooks)
         first_party = open_dir / ".none"

@@ -21,7 +21,8 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Scope
 
-from pixsim7_backend.infrastructure.plugins._jail.application import HttpLimits, JailedApplication
+from pixsim7_backend.infrastructure.plugins._jail.allowances import HttpLimits
+from pixsim7_backend.infrastructure.plugins._jail.application import JailedApplication
 from pixsim7_backend.infrastructure.plugins._jail.channel import Channel
 from pixsim7_backend.infrastructure.plugins._jail.confine.probe import probe_level
 from pixsim7_backend.infrastructure.plugins._jail.errors import JailCallError

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Scope
 
 from pixsim7_backend.infrastructure.plugins import LimitSettings, Rate
-from pixsim7_backend.infrastructure.plugins._jail.application import HttpLimits
+from pixsim7_backend.infrastructure.plugins._jail.allowances import Allowance, Allowances, HttpLimits
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.integration.platform.live import LiveServer
 
@@ -62,7 +62,9 @@ async def test_operators_limits_are_for_confined_plugins_only(confined: Serve, o
     """What is set for community plugins caps their own claim, and how many requests they serve at once."""
     write_plugin(open_dir, "dice", CODE, rate_limit="100/second")
     limits = LimitSettings(community_rate=Rate.parse("50/day"), community_concurrency=1)
-    brief = {"http": HttpLimits(answer_time=1)}  # for the request that nobody waits for any more
+    brief = {
+        "allowances": Allowances(Allowance(http=HttpLimits(answer_time=1)))
+    }  # for the request that nobody waits for any more
     async with confined(limits=limits, jails=brief) as server, server.client() as client:
         first = await client.get("/api/v1/dice/asked")
         assert first.headers["ratelimit-policy"] == '"dice";q=50;w=86400'

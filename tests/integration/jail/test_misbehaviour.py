@@ -15,7 +15,8 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Scope
 
-from pixsim7_backend.infrastructure.plugins._jail.application import HttpLimits, JailedApplication
+from pixsim7_backend.infrastructure.plugins._jail.allowances import HttpLimits
+from pixsim7_backend.infrastructure.plugins._jail.application import JailedApplication
 from pixsim7_backend.infrastructure.plugins._jail.channel import Channel, Stream
 from pixsim7_backend.infrastructure.plugins._jail.errors import JailCallError, JailGoneError, JailProtocolError
 from pixsim7_backend.infrastructure.plugins._jail.frames import Decoder, Frame, Kind, encode

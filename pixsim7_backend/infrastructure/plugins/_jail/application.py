@@ -5,37 +5,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
+from .allowances import HttpLimits
 from .channel import Channel, Stream
 from .errors import JailGoneError, JailProtocolError
 from .headers import content_length, for_client, for_plugin
 from .streams import CHUNK
 
-__all__ = ["HttpLimits", "JailedApplication"]
+__all__ = ["JailedApplication"]
 
 _PATIENCE = 0.05
 """Seconds without an answer after which it is watched whether the client is still there."""
 _WITHOUT_BODY = frozenset({204, 205, 304})
 _SCOPE = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "server")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """What one request of a jailed plugin may take. Sizes are in bytes, durations in seconds."""
-
-    request_size: int = 16 << 20
-    response_size: int = 64 << 20
-    answer_time: float = 30.0
-    """Until the body of a request, and then the answer to it, begins."""
-    idle_time: float = 60.0
-    """Between two pieces of an answer that has begun; a WebSocket is left alone."""
-    total_time: float = 3600.0
-    """Until an answer is complete, however steadily it drips; a WebSocket is left alone."""
 
 
 class Jails(Protocol):

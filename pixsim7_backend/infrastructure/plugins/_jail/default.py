@@ -14,15 +14,19 @@ from starlette.types import Scope
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
 
+from .allowances import Allowances
 from .broker import PER_MINUTE, BrokerLimits, Service
 from .jails import Jails, JailSettings, ScopeExtension
 from .launcher import Launcher
 from .level import ConfinementLevel
+from .supervision import JailStart, SupervisorSettings
 from .uids import UidPool
 
 __all__ = ["ENTRY_POINT_GROUP", "installed_services", "make_jails"]
 
 ENTRY_POINT_GROUP = "pixsim7.services"
+_OVERHEAD = 10.0
+"""Seconds that a process may take beside the plugin's own hook, also on a machine that is busy."""
 
 
 def make_jails(
@@ -34,6 +38,9 @@ def make_jails(
     calls: Mapping[str, int | None] = MappingProxyType({}),
     floor: str = "confined",
     hook_timeout: float = 10.0,
+    start: JailStart = "with-plugin",
+    idle: float | None = None,
+    allowances: Allowances | None = None,
 ) -> Jails:
     """Return the jails of one app.
 
@@ -45,6 +52,9 @@ def make_jails(
         calls: what they may use in a minute by calling, where that is not the usual; see ``BrokerLimits.per_minute``.
         floor: the name of the level of confinement below which no jail runs.
         hook_timeout: seconds for each of a plugin's hooks.
+        start: when a plugin's process is started: with the plugin, or by the first request or event.
+        idle: seconds without either after which it is ended, until the next one; None: it stays.
+        allowances: what each plugin may use.
     """
     offered = installed_services() if services is None else tuple(services)
     places = (*inside, *(each.inside for each in offered if each.inside))
@@ -53,7 +63,14 @@ def make_jails(
         services=offered,
         inside=tuple(inside),
         extend=_all(tuple(extend)),
+        allowances=allowances or Allowances(),
         calls=BrokerLimits(per_minute={**PER_MINUTE, **calls}),
+        supervision=SupervisorSettings(
+            is_lazy=start == "first-request",
+            load_time=hook_timeout + _OVERHEAD,
+            hook_time=hook_timeout + _OVERHEAD,
+            idle_stop=idle,
+        ),
         hook_timeout=hook_timeout,
     )
     return Jails(_launcher(preload, ConfinementLevel[floor.upper()]), settings, hooks)

@@ -18,16 +18,18 @@ from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
 from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
 from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate
 
-from .application import HttpLimits, JailedApplication
+from .allowances import Allowances
+from .application import JailedApplication
 from .broker import Broker, BrokerLimits, JailIdentity, Meter, Service
 from .errors import JailProtocolError
+from .excess import find_excess
 from .jailed import load_jailed
 from .process import JailProcess
 from .services.events import JailEvents
 from .services.log import JailLog, LogLimits
-from .services.scratch import find_excess
-from .spec import JailLimits, JailSpec
-from .supervisor import Crash, JailSupervisor, Launcher, SupervisorSettings
+from .spec import JailSpec
+from .supervision import Crash, SupervisorSettings
+from .supervisor import JailSupervisor, Launcher
 from .usage import JailUsage
 
 __all__ = ["JailSettings", "Jails"]
@@ -53,8 +55,7 @@ class JailSettings:
     inside: tuple[str, ...] = ()
     """What runs in every jail before its plugin is imported, as ``module:function``."""
     extend: ScopeExtension = _nothing
-    limits: JailLimits = field(default_factory=JailLimits)
-    http: HttpLimits = field(default_factory=HttpLimits)
+    allowances: Allowances = field(default_factory=Allowances)
     calls: BrokerLimits = field(default_factory=BrokerLimits)
     log: LogLimits = field(default_factory=LogLimits)
     supervision: SupervisorSettings = field(default_factory=SupervisorSettings)
@@ -90,20 +91,21 @@ class Jails:
             JailedPluginError: it cannot be loaded.
         """
         assert candidate.manifest is not None, "the manifest of a confined plugin is read, never computed"
-        supervisor = self._supervisor(candidate, owner, grants, settings)
+        supervisor, events = self._supervisor(candidate, owner, grants, settings)
         application = JailedApplication(
             supervisor,
-            self._settings.http,
+            self._settings.allowances.of(candidate.id).http,
             extend=lambda scope: self._settings.extend(scope, self._grants[candidate.id]),
             on_misbehaviour=lambda error: _log_misbehaviour(candidate.id, error),
         )
         usage = self._usage(candidate.id)
+
+        def on_up() -> None:
+            if self._settings.supervision.is_lazy:
+                events.expect(supervisor.subscriptions, self._grants[candidate.id])
+
         code = load_jailed(
-            supervisor,
-            candidate.manifest,
-            application,
-            on_up=lambda: None,
-            read_figures=lambda: usage.read(supervisor),
+            supervisor, candidate.manifest, application, on_up=on_up, read_figures=lambda: usage.read(supervisor)
         )
         self.supervisors[candidate.id] = supervisor
         owner.ledger.add_release("jail", candidate.id, lambda: self._discard(supervisor))
@@ -127,9 +129,10 @@ class Jails:
 
     def _supervisor(
         self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]
-    ) -> JailSupervisor:
+    ) -> tuple[JailSupervisor, JailEvents]:
         assert candidate.manifest is not None
         mine, plugin, manifest = self._settings, candidate.id, candidate.manifest
+        limits = mine.allowances.of(plugin).jail
         usage = self._usage(plugin)
         events = JailEvents(owner, self._hooks, manifest.events, lambda *asked: supervisor.ask(*asked))  # noqa: PLW0108 - it is made below
         log = JailLog(plugin, mine.log)
@@ -160,7 +163,7 @@ class Jails:
             services={each.family: dict(each.describe(identify(""), grants)) for each in services},
             settings=settings,
             hook_timeout=mine.hook_timeout,
-            limits=mine.limits,
+            limits=limits,
         )
         supervisor = JailSupervisor(
             plugin,
@@ -169,13 +172,13 @@ class Jails:
             mine.supervision,
             make_broker=make_broker,
             on_log=log,
+            on_up=events.confirm,
+            on_rest=events.rest,
             on_given_up=lambda crashes: self.on_given_up(plugin, _evidence(crashes)),
             on_crash=usage.note_crash,
-            find_excess=lambda process: find_excess(
-                process.spec.scratch, size=mine.limits.scratch, entries=mine.limits.scratch_entries
-            ),
+            find_excess=find_excess,
         )
-        return supervisor
+        return supervisor, events
 
 
 def _evidence(crashes: tuple[Crash, ...]) -> str:

@@ -8,21 +8,28 @@ from typing import Any, Self
 
 __all__ = ["JailLimits", "JailSpec"]
 
+_SHARED = 768 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JailLimits:
     """What one jail may use, of what the kernel counts for it. Sizes are in bytes."""
 
-    address_space: int = 1 << 30
-    data: int = 256 << 20
+    memory: int = 256 << 20
+    """Of its own; what is beyond is a ``MemoryError``."""
+    threads: int = 64
+    """The kernel counts them per user, or the host looks and kills."""
     open_files: int = 64
     file_size: int = 16 << 20
-    threads: int = 64
-    """Threads of its uid, where it has one of its own."""
     scratch: int = 64 << 20
     """What may lie in its scratch directory; the host looks and kills."""
     scratch_entries: int = 10_000
     """Files and directories there."""
+
+    @property
+    def address_space(self) -> int:
+        """Addresses: its memory, and what it shares with others, like code."""
+        return self.memory + _SHARED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import enum
 import logging
-import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,8 +20,9 @@ from .handshake import Greeting, greet
 from .keeper import LaunchError
 from .process import JailProcess
 from .spec import JailSpec
+from .supervision import Crash, Crashes, SupervisorSettings
 
-__all__ = ["Crash", "JailSupervisor", "Launcher", "SupervisorSettings"]
+__all__ = ["JailSupervisor", "Launcher"]
 
 logger = logging.getLogger("pixsim7.plugins.jail")
 
@@ -33,44 +32,6 @@ class Launcher(Protocol):
 
     def spawn(self, spec: JailSpec) -> JailProcess:
         """Start a jail and return it, before it has said anything."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorSettings:
-    """How patient the host is with a jail. Durations are in seconds."""
-
-    load_time: float = 20.0
-    hook_time: float = 15.0
-    first_pause: float = 0.05
-    """Between the first crash and the next start; doubled with each further one, with jitter."""
-    longest_pause: float = 30.0
-    healthy_after: float = 30.0
-    """So long without a crash, and the pauses begin anew."""
-    crashes: int = 5
-    """So many crashes within :attr:`crash_window`, and it is not started again."""
-    crash_window: float = 600.0
-    heartbeat: float = 5.0
-    """How often it is asked whether its event loop turns."""
-    missed_heartbeats: int = 3
-    """So many questions in a row without an answer, and it is killed; one that was late is none."""
-    patience: float = 10.0
-    """How long a request waits for a jail that is being started."""
-    idle_stop: float | None = None
-    """After so long without a request it is stopped, and started by the next one; None: it stays."""
-    death_time: float = 5.0
-    """How long a process that was killed may take to be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """One end that nobody asked for."""
-
-    at: float
-    """``time.time()`` of it."""
-    what: str
-    """How the process ended, or how it misbehaved."""
-    stderr: str
-    """The last that it wrote there; a stranger's text."""
 
 
 class _Phase(enum.Enum):
@@ -104,6 +65,8 @@ class JailSupervisor:
         settings: how patient to be.
         make_broker: gives a new process's broker, to which its calls go; it is told of whom, and how to reply.
         on_log: is given each line of the jail: level, logger, text.
+        on_up: is called when the plugin has been enabled in a process.
+        on_rest: is called before a process is ended that nobody needs; what it listens to will start the next one.
         on_crash: is told of each crash.
         on_given_up: is told once that there were too many.
         find_excess: looks at a process and returns why it has to be ended, like a scratch directory that is full.
@@ -118,20 +81,24 @@ class JailSupervisor:
         *,
         make_broker: Callable[[JailProcess, Callable[[int, bool, Any], None]], Broker],
         on_log: Callable[[int, str, str], None],
+        on_up: Callable[[], None] = lambda: None,
+        on_rest: Callable[[], None] = lambda: None,
         on_crash: Callable[[Crash], None] = lambda _: None,
         on_given_up: Callable[[tuple[Crash, ...]], None] = lambda _: None,
         find_excess: Callable[[JailProcess], str | None] = lambda _: None,
     ) -> None:
         self.plugin = plugin
-        self.crashes: deque[Crash] = deque(maxlen=20)
+        self.crashes = Crashes(settings)
         self.subscriptions: tuple[str, ...] = ()
-        """The events that the plugin listens to, as of its last start."""
+        """The events that the plugin listens to, as of its last start, or as it was loaded."""
         self.starts = 0
         self._spec = spec
         self._launcher = launcher
         self._settings = settings
         self._make_broker = make_broker
         self._on_log = on_log
+        self._on_up = on_up
+        self._on_rest = on_rest
         self._on_crash = on_crash
         self._on_given_up = on_given_up
         self._find_excess = find_excess
@@ -142,7 +109,8 @@ class JailSupervisor:
         self._ready = asyncio.Event()
         self._asked_for = asyncio.Event()
         self._used_at = 0.0
-        self._streak = 0
+        self._questions = 0
+        self._is_discarded = False
 
     # --- from the outside -----------------------------------------------------------------------------
 
@@ -159,10 +127,21 @@ class JailSupervisor:
     def load(self) -> Mapping[str, Any]:
         """Start a process and let it load the plugin; return what it serves. Blocks.
 
+        A lazy one is ended after that.
+
         Raises:
             JailCallError: the plugin cannot be loaded.
             JailGoneError, JailProtocolError: the jail ended, or misbehaved.
         """
+        self._is_discarded = False
+        process, greeting = self._launch()
+        self.subscriptions = _parse_events(greeting.answer.get("events", []))
+        if self._settings.is_lazy:
+            self.discard()
+            process.wait(self._settings.death_time)
+        return dict(greeting.answer)
+
+    def _launch(self) -> tuple[JailProcess, Greeting]:
         try:
             process = self._launcher.spawn(self._spec)
         except LaunchError as error:
@@ -177,22 +156,33 @@ class JailSupervisor:
                 raise JailGoneError(epitaph) from error
             raise
         self._loaded = process, greeting
-        return dict(greeting.answer)
+        if self._is_discarded:  # meanwhile
+            self.discard()
+        return process, greeting
 
     async def start(self) -> None:
         """Enable the plugin, in the process that loaded it or in a new one; from now on it is kept running.
+
+        A lazy one waits for whoever needs it.
 
         Raises:
             JailCallError: the plugin cannot be enabled.
             JailGoneError, JailProtocolError: as :meth:`load`.
             TimeoutError: it took too long.
         """
-        self._phase = _Phase.STARTING
-        try:
-            await self._bring_up()
-        except BaseException:
-            self._phase = _Phase.OFF
-            raise
+        self._is_discarded = False
+        self._ready.clear()
+        self._asked_for.clear()
+        if self._settings.is_lazy:
+            self._phase = _Phase.IDLE
+        else:
+            self._phase = _Phase.STARTING
+            try:
+                await self._bring_up()
+            except BaseException:
+                self._phase = _Phase.OFF
+                self.discard()  # also what a thread is still starting
+                raise
         self._keeper = asyncio.create_task(self._keep(), name=f"keeping {self.plugin}")
 
     async def stop(self) -> Mapping[str, Any] | None:
@@ -203,17 +193,14 @@ class JailSupervisor:
             self._keeper = None
         life, self._phase = self._life, _Phase.OFF
         self._ready.set()  # nobody waits for what does not come
-        report: Mapping[str, Any] | None = None
-        if life is not None:
-            with contextlib.suppress(JailCallError, JailGoneError, JailProtocolError, TimeoutError):
-                async with asyncio.timeout(self._settings.hook_time):
-                    report = await life.channel.ask("disable")
+        report = await self._disable(life) if life is not None else None
         await self._bring_down()
         self.discard()
-        return report if isinstance(report, dict) else None
+        return report
 
     def discard(self) -> None:
         """End a process that was loaded and never started, and whatever runs; nothing is awaited."""
+        self._is_discarded = True
         if self._keeper is not None:
             self._keeper.get_loop().call_soon_threadsafe(self._keeper.cancel)
         loaded, self._loaded = self._loaded, None
@@ -242,23 +229,30 @@ class JailSupervisor:
 
     async def ask(self, method: str, *args: Any) -> Any:
         """Ask the running jail for something; errors as :meth:`Channel.ask` and :meth:`connect`."""
-        return await (await self.connect()).ask(method, *args)
+        channel = await self.connect()
+        self._questions += 1
+        try:
+            return await channel.ask(method, *args)
+        finally:
+            self._questions -= 1
+            self._used_at = time.monotonic()
 
     def _unavailable(self) -> HTTPException:
         if self._phase is _Phase.GIVEN_UP:
             return HTTPException(503, f"plugin {self.plugin!r} has crashed too often and is not started again")
         if self._phase is _Phase.OFF:
             return HTTPException(503, f"plugin {self.plugin!r} is not running")
-        headers = {"Retry-After": str(max(1, round(self._pause())))}
-        return HTTPException(503, f"plugin {self.plugin!r} is being started again", headers)
+        headers = {"Retry-After": str(max(1, round(self.crashes.pause())))}
+        return HTTPException(503, f"plugin {self.plugin!r} is being started", headers)
 
     # --- one process ------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
-        if self._loaded is None:
-            await asyncio.to_thread(self.load)
-        assert self._loaded is not None
-        (process, greeting), self._loaded = self._loaded, None
+        loaded, self._loaded = self._loaded, None
+        if loaded is None:
+            loaded = await asyncio.to_thread(self._launch)
+            self._loaded = None
+        process, greeting = loaded
         lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         channel = Channel(
             on_call=lambda *call: broker.take(*call),  # noqa: PLW0108 - it is made below
@@ -285,6 +279,15 @@ class JailSupervisor:
         self._used_at = time.monotonic()
         self._phase = _Phase.UP
         self._ready.set()
+        self._on_up()
+
+    async def _disable(self, life: _Life) -> Mapping[str, Any] | None:
+        """Disable the plugin in its process; return its leak report."""
+        with contextlib.suppress(JailCallError, JailGoneError, JailProtocolError, TimeoutError):
+            async with asyncio.timeout(self._settings.hook_time):
+                report = await life.channel.ask("disable")
+                return report if isinstance(report, dict) else None
+        return None
 
     def _lost(self, lost: asyncio.Future[Exception | None], error: Exception | None) -> None:
         """The process is gone: from this moment on, requests wait for the next one."""
@@ -310,34 +313,37 @@ class JailSupervisor:
     # --- over and over ----------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Watch the process; when it ends, start another one, until there were too many crashes."""
+        """Watch the process; when it ends, or one is needed, start another one, until there were too many crashes."""
         while True:
-            life = self._life
-            assert life is not None
-            why = await self._watch(life)
-            self._ready.clear()
-            self._asked_for.clear()
-            self._phase = _Phase.STARTING
-            if why is None:
-                self._phase = _Phase.IDLE
-                await self._bring_down()
+            if self._life is not None:
+                await self._see_the_end(self._life)
+            if self._phase is _Phase.IDLE:
                 await self._asked_for.wait()
-            else:
-                self._note_crash(why, life)
-                await self._bring_down()
             if not await self._try_again():
                 return
 
+    async def _see_the_end(self, life: _Life) -> None:
+        why = await self._watch(life)
+        self._ready.clear()
+        self._asked_for.clear()
+        if why is None:
+            self._phase = _Phase.IDLE
+            self._on_rest()
+            await self._disable(life)
+        else:
+            self._phase = _Phase.STARTING
+            self._note_crash(why, life)
+        await self._bring_down()
+
     async def _try_again(self) -> bool:
         """Start a process, again and again; tell whether one is up."""
-        while not self._is_hopeless():
-            if self._streak:
-                await asyncio.sleep(self._pause())
+        while not self.crashes.is_hopeless:
             self._phase = _Phase.STARTING
+            await asyncio.sleep(self.crashes.pause())
             try:
                 await self._bring_up()
             except (JailCallError, JailGoneError, JailProtocolError, TimeoutError, OSError) as error:
-                self._note_crash(f"it did not start again: {error}", None)
+                self._note_crash(f"it did not start: {error}", None)
                 await self._bring_down()
             else:
                 return True
@@ -357,7 +363,7 @@ class JailSupervisor:
                     break
                 if self._is_idle(life):
                     return None
-                if excess := self._find_excess(life.process):
+                if excess := await asyncio.to_thread(self._find_excess, life.process):
                     return excess
                 missed = missed + 1 if question is not None and not question.done() else 0
                 if missed >= self._settings.missed_heartbeats:
@@ -375,27 +381,16 @@ class JailSupervisor:
 
     def _is_idle(self, life: _Life) -> bool:
         limit = self._settings.idle_stop
-        return limit is not None and not life.channel.streams and time.monotonic() - self._used_at >= limit
+        is_busy = life.channel.streams or self._questions
+        return limit is not None and not is_busy and time.monotonic() - self._used_at >= limit
 
     def _note_crash(self, why: str, life: _Life | None) -> None:
-        if life is not None and time.monotonic() - life.since >= self._settings.healthy_after:
-            self._streak = 0
-        self._streak += 1
+        lived, stderr = 0.0, ""
         if life is not None:
+            lived, stderr = time.monotonic() - life.since, life.process.stderr_tail()
             life.process.kill()
-        crash = Crash(time.time(), why, life.process.stderr_tail() if life is not None else "")
-        self.crashes.append(crash)
         logger.error("Plugin %s crashed: %s", self.plugin, why)
-        self._on_crash(crash)
-
-    def _is_hopeless(self) -> bool:
-        since = time.time() - self._settings.crash_window
-        return sum(crash.at >= since for crash in self.crashes) >= self._settings.crashes
-
-    def _pause(self) -> float:
-        """Return how long to wait now: longer each time, and not the same for all jails that ended together."""
-        longest = self._settings.first_pause * 2.0 ** max(0, self._streak - 1)
-        return min(self._settings.longest_pause, longest) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self._on_crash(self.crashes.note(why, stderr, lived=lived))
 
 
 def _parse_events(events: Any) -> tuple[str, ...]:

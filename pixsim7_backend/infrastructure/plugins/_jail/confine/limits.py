@@ -23,7 +23,7 @@ def apply_limits(limits: JailLimits, *, counts_threads: bool) -> None:
     """
     bounds = {
         resource.RLIMIT_AS: limits.address_space,
-        resource.RLIMIT_DATA: limits.data,
+        resource.RLIMIT_DATA: limits.memory,
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_FSIZE: limits.file_size,
         resource.RLIMIT_CORE: 0,

@@ -14,7 +14,7 @@ from pixsim7_backend.infrastructure.plugins._jail.services.payload import Payloa
 from .channel import BrokerCallError
 from .services import acall
 
-__all__ = ["announce", "install"]
+__all__ = ["announce", "heard", "install"]
 
 logger = logging.getLogger("pixsim7.plugins.jail")
 
@@ -29,7 +29,7 @@ async def announce() -> list[str]:
     """Tell the host from now on which events the plugin listens to; return those."""
     if _Process.outlet is not None:
         await _Process.outlet.announce()
-    return _names()
+    return heard()
 
 
 class _HostOutlet:
@@ -70,7 +70,7 @@ class _HostOutlet:
 
     async def _tell(self) -> None:
         async with self._telling:
-            names = _names()
+            names = heard()
             if names == self._told:
                 return
             refused = await acall("events.subscribe", names)
@@ -93,5 +93,6 @@ class _Process:
     outlet: _HostOutlet | None = None
 
 
-def _names() -> list[str]:
+def heard() -> list[str]:
+    """Return the events that the plugin listens to now."""
     return sorted({each.event for each in plugin_hooks.iter_subscriptions()})

@@ -67,6 +67,7 @@ class PluginInJail:
             "routes": [[claim.method, claim.path, claim.endpoint] for claim in mount.iter_routes()],
             "openapi": get_openapi(title=self._spec.plugin, version="0", routes=mount.routes),
             "settings": self._settings_schema(),
+            "events": events.heard(),
         }
 
     def _settings_schema(self) -> dict[str, Any] | None:

@@ -69,6 +69,11 @@ class JailEvents:
         self._bus = bus
         self._own = frozenset(each for each in declared if each.partition(":")[0] not in _NOT_OWN)
         self._wanted: frozenset[str] = frozenset()
+        self._session: _Session | None = None
+        self._former: _Session | None = None
+        """Of a process that is being stopped: what it says that it listens to counts no more."""
+        self._is_unsaid = False
+        """No process has said what the plugin listens to since it was made, or stopped for want of use."""
         self._subscriptions: dict[str, Subscription] = {}
         self._refused_payloads: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -80,9 +85,34 @@ class JailEvents:
     def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
         """Return what answers one jail. What the former one listened to is heard until this one says what it does."""
         self.delivery.open()
-        return _Session(self, grants)
+        self._session = _Session(self, grants)
+        return self._session
 
     # --- what the plugin hears ---------------------------------------------------------------------------
+
+    def expect(self, names: Collection[str], grants: Grants) -> None:
+        """Listen for a jail that nobody has needed yet: to these events, and to those that were granted by name."""
+        self.delivery.open()
+        named = {item for each in grants.granted if each.name == "events:subscribe" for item in each.items}
+        known = sorted(name for name in {*names, *named} if _NAME.fullmatch(name) and self.may_hear(name, grants))
+        self.follow(known[:_MOST_NAMES])
+        self._is_unsaid = True
+
+    def rest(self) -> None:
+        """The jail is stopped until somebody needs it: what it listens to now is heard, and starts it again."""
+        self._former, self._is_unsaid = self._session, True
+
+    def confirm(self) -> None:
+        """The plugin is enabled in a process: where that has not said what it listens to, it is nothing."""
+        if self._is_unsaid:
+            self._is_unsaid = False
+            self.follow(())
+
+    def said(self, session: _Session, names: Collection[str]) -> None:
+        """A process says what it listens to."""
+        if session is not self._former:
+            self._is_unsaid = False
+            self.follow(names)
 
     def follow(self, names: Collection[str]) -> None:
         """Listen to these events for the jail, and to no others."""
@@ -169,7 +199,7 @@ class _Session:
         if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in names):
             raise BrokerError("ValueError", "events are named like 'quest:finished'")
         granted = {name for name in names if self._events.may_hear(name, self._grants)}
-        self._events.follow(granted)
+        self._events.said(self, granted)
         return sorted(set(names) - granted)
 
     async def _emit(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
