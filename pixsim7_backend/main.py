@@ -30,7 +30,7 @@ from pixsim7_backend.plugin_store import MIGRATIONS, DatabaseStateStore
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
 from pixsim7_backend.rate_limits import limits_of, warn_of_unknown
 from pixsim7_backend.request_ids import RequestIds
-from pixsim7_backend.resources import CHECKS, configured
+from pixsim7_backend.resources import CHECKS, configured, enforcer_of
 from pixsim7_backend.settings import Settings, load_settings
 from pixsim7_backend.settings_cipher import settings_cipher
 from pixsim7_backend.startup_errors import PlainStartupErrors
@@ -90,6 +90,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 limits=limits,
                 startup_journal=StartupJournal(settings.starts_dir if settings.remember_crashes else None),
                 jails=lambda: confine(settings, database),
+                enforcer=enforcer_of(settings),
             )
             logger.info(f"Loaded {len(plugin_manager.list_plugins())} plugins")  # noqa: G004  # as the guide writes it
             warn_of_unknown(settings, plugin_manager)

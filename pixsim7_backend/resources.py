@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pixsim7_backend.db import Database, check_database, set_default_database
 from pixsim7_backend.redis import check_redis, configure_redis
 from pixsim7_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from pixsim7_backend.community.enforcing import CommunityEnforcer
 
 #: What plugins may require: each name with a check that returns None, or what is wrong and which setting to add.
 CHECKS: dict[str, Callable[[], str | None]] = {"db": check_database, "redis": check_redis}
@@ -29,3 +33,13 @@ def configured(settings: Settings) -> Iterator[Database]:
         configure_redis(None)
         set_default_database(None)
         database.close()
+
+
+def enforcer_of(settings: Settings) -> CommunityEnforcer | None:
+    """Return who lets the database and Redis follow what is granted; None where the broker alone enforces it."""
+    redis_url = settings.redis_url.get_secret_value()
+    if settings.is_embedded and not redis_url:
+        return None
+    from pixsim7_backend.community.enforcing import CommunityEnforcer
+
+    return CommunityEnforcer(settings.database, redis_url, data_dir=settings.data_dir)

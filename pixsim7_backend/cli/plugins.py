@@ -77,6 +77,8 @@ def _why(plugin: dict[str, Any]) -> str:
     """Say why it is not as wanted, or that what serves is not what is on disk."""
     if plugin["reload_error"]:
         return f"what is on disk is not live: {plugin['reload_error']['message']}"
+    if lagging := next((each for each in plugin["enforcement"] if each["problem"]), None):
+        return f"{lagging['where']} lags behind what was decided: {lagging['problem']}; {lagging['way_out']}"
     return str(plugin["why"] or (plugin["reason"] or {}).get("message", ""))
 
 

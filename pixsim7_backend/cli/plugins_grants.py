@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,16 +14,17 @@ from pixsim7_backend.cli.desired import load_desired
 from pixsim7_backend.cli.live import find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
 from pixsim7_backend.cli.plugins import planned, plugin_directories
-from pixsim7_backend.infrastructure.plugins import DesiredState, normalize_plugin_id
+from pixsim7_backend.infrastructure.plugins import DesiredState, Enforcement, normalize_plugin_id
 from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.infrastructure.plugins._granting import GrantsView, trusted_error
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins.errors import PluginNotFoundError
+from pixsim7_backend.resources import CHECKS, configured, enforcer_of
 from pixsim7_backend.settings import Settings, load_settings
 
-if TYPE_CHECKING:
-    from pixsim7_backend.community.database.openness import Openness
-
 SHOW = "show"
+_SHOWN = 3
+"""Warnings with a decision; the others are told by ``apply``."""
 
 
 class _Grants(TyperGroup):
@@ -49,6 +50,7 @@ def show(
     server = find_server(settings)
     described = server.ask("list") if server is not None else _described(settings)
     rows = {each["id"]: each["grants"] for each in described}
+    lagging = {each["id"]: [told for told in each.get("enforcement", ()) if told["problem"]] for each in described}
     wanted = normalize_plugin_id(plugin) if plugin else None
     if wanted is not None:
         rows = _only(rows, wanted)
@@ -60,6 +62,9 @@ def show(
             ("plugin", "asks for", "granted", "declined", "undecided"),
             [(each, *map(", ".join, grants.values())) for each, grants in confined.items()],
         )
+        for each in confined:
+            for line in enforcement_lines(lagging[each]):
+                typer.echo(f"{each}: {line}", err=True)
     else:
         say("no plugin is confined here; those in COMMUNITY_PLUGINS_DIR are")
 
@@ -102,76 +107,69 @@ def apply(
     desired = load_desired(settings)
     candidates = planned(settings, desired=desired).candidates
     plugins = sorted(each for each, candidate in candidates.items() if candidate.source.is_confined)
-    done = [*_apply_to_database(settings, desired, plugins, dry_run=dry_run)] if plugins else []
-    done += _apply_to_redis(settings, desired, plugins, dry_run=dry_run) if plugins else []
+    done = {each: told for each, told in _apply(settings, desired, plugins, dry_run=dry_run) if told}
+    if not dry_run and (server := find_server(settings)) is not None:
+        server.ask("follow_grants")
     if as_json:
-        print_json({"dry_run": dry_run, "applied": done})
-        return
-    for each in done:
-        say(f"{each['plugin']} as {each['as']}:")
-        for line in each["changes"] or ["nothing to change"]:
-            say(f"  {line}")
-        for line in each["warnings"]:
-            typer.echo(f"warning: {each['plugin']}: {line}", err=True)
+        rows = [{"plugin": plugin, **each.to_json()} for plugin, told in done.items() for each in told]
+        print_json({"dry_run": dry_run, "applied": rows})
+    else:
+        _tell(done)
+    if any(each.problem for told in done.values() for each in told):
+        raise typer.Exit(1)
+
+
+def _tell(done: Mapping[str, Sequence[Enforcement]]) -> None:
+    for plugin, told in done.items():
+        for each in told:
+            say(f"{plugin} as {each.role}:")
+            for line in each.changes or ["nothing to change"]:
+                say(f"  {line}")
+            for line in [*([str(each)] if each.problem else []), *each.warnings]:
+                typer.echo(f"warning: {plugin}: {line}", err=True)
     if not done:
         say("nothing to do: no plugin is confined here, or the database is embedded and there is no Redis")
 
 
-def _apply_to_database(
-    settings: Settings, desired: DesiredState, plugins: list[str], *, dry_run: bool
-) -> Iterator[dict[str, Any]]:
-    if not settings.database.startswith("postgres"):
-        return  # the embedded database has no roles; what was granted is checked statement by statement
-    import psycopg
-
-    from pixsim7_backend.community.database.roles import apply_grants
-
-    with _openness(settings) as openness:
+def _apply(
+    settings: Settings, desired: DesiredState, plugins: Sequence[str], *, dry_run: bool
+) -> Iterator[tuple[str, tuple[Enforcement, ...]]]:
+    enforcer = enforcer_of(settings)
+    if enforcer is None or not plugins:
+        return
+    with known_models(settings):
         for each in plugins:
-            try:
-                done = apply_grants(
-                    settings.database, each, read_grants(desired, each), openness,
-                    data_dir=settings.data_dir, dry_run=dry_run,
-                )  # fmt: skip
-            except psycopg.Error as error:
-                raise CommandError(f"the role of {each} could not be made: {str(error).splitlines()[0]}") from error
-            missing = [f"the table {table} is granted and not there; migrate its plugin" for table in done.missing]
-            yield {
-                "plugin": each,
-                "as": f"role {done.role}",
-                "changes": list(map(str, done.changes)),
-                "warnings": [*missing, *done.left_open],
-            }
+            yield each, enforcer.apply(each, read_grants(desired, each), dry_run=dry_run)
 
 
-def _apply_to_redis(
-    settings: Settings, desired: DesiredState, plugins: list[str], *, dry_run: bool
-) -> list[dict[str, Any]]:
-    url = settings.redis_url.get_secret_value()
-    if not url:
+def follow_offline(settings: Settings, plugin: str, grants: Grants) -> list[dict[str, Any]]:
+    """Let the database and Redis follow a decision that was made without a server; return how far that got."""
+    enforcer = enforcer_of(settings)
+    if enforcer is None:
         return []
-    from redis.exceptions import RedisError
+    with known_models(settings):
+        return [each.to_json() for each in enforcer.enforce(plugin, grants)]
 
-    from pixsim7_backend.community.redis.users import apply_redis_grants
 
-    applied = []
-    for each in plugins:
-        try:
-            done = apply_redis_grants(
-                url, each, read_grants(desired, each), data_dir=settings.data_dir, dry_run=dry_run
-            )
-        except RedisError as error:
-            raise CommandError(f"the Redis user of {each} could not be made: {error}") from error
-        lost = "Redis has no ACL file, so that the user is gone after its restart; apply again then"
-        applied.append(
-            {
-                "plugin": each,
-                "as": f"Redis user {done.user}",
-                "changes": list(done.rules),
-                "warnings": [] if done.is_kept or dry_run or not done.rules else [lost],
-            }
-        )
-    return applied
+def enforcement_lines(told: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield how far a decision got where else it is enforced, on a line each."""
+    for each in told:
+        if each["problem"]:
+            yield f"warning: {each['where']} lags behind this decision: {each['problem']}; {each['way_out']}"
+        elif each["changes"]:
+            yield f"{each['where']} follows: {each['as']}"
+        left = each["warnings"]
+        yield from (f"warning: {line}" for line in left[:_SHOWN])
+        if left[_SHOWN:]:
+            yield f"warning: and {len(left) - _SHOWN} more; `pixsim7 plugins grants apply` lists them"
+
+
+def revoke_all(settings: Settings, plugin: str) -> None:
+    """Take from a confined plugin's role and user what they may do; its own tables stay."""
+    enforcer = enforcer_of(settings)
+    for each in enforcer.enforce(plugin, Grants()) if enforcer is not None else ():
+        if each.problem:
+            typer.echo(f"warning: {plugin} was removed, but {each}", err=True)
 
 
 def forget_roles(settings: Settings, plugin: str) -> None:
@@ -211,14 +209,12 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _openness(settings: Settings) -> Iterator[Openness]:
-    """Give what the models of the trusted plugins open, while their code is loaded."""
+def known_models(settings: Settings) -> Iterator[None]:
+    """Load the code of the trusted plugins, whose models say which tables are open."""
     from fastapi import FastAPI
 
-    from pixsim7_backend.community.database.openness import present_openness
     from pixsim7_backend.infrastructure.plugins import init_plugin_manager
     from pixsim7_backend.infrastructure.plugins._store import MemoryStateStore
-    from pixsim7_backend.resources import CHECKS, configured
 
     directory, *more = plugin_directories(settings)
     with configured(settings), _quietly():
@@ -226,6 +222,6 @@ def _openness(settings: Settings) -> Iterator[Openness]:
             FastAPI(), directory, more_directories=more, resources=CHECKS, store=MemoryStateStore()
         )
         try:
-            yield present_openness()
+            yield
         finally:
             manager.close()

@@ -13,7 +13,7 @@ import typer
 from pixsim7_backend.cli.live import find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
 from pixsim7_backend.cli.plugins import planned, plugin_directories
-from pixsim7_backend.cli.plugins_grants import forget_roles
+from pixsim7_backend.cli.plugins_grants import forget_roles, revoke_all
 from pixsim7_backend.infrastructure.plugins._discovery.sources import Community, find_directory
 from pixsim7_backend.infrastructure.plugins._installing.install import (
     DataMode,
@@ -87,8 +87,9 @@ def remove(  # noqa: PLR0917  # the command line names them
         if not dry_run:
             _confirm(decided, is_sure=yes)
             decided = made.remove(plugin, data=mode, cascade=cascade)
-            if mode is DataMode.DROP and decided.is_confined:
-                forget_roles(settings, decided.plugin)
+            if decided.is_confined:
+                leave = forget_roles if mode is DataMode.DROP else revoke_all
+                leave(settings, decided.plugin)
     if as_json:
         print_json(decided.to_json())
     else:

@@ -11,7 +11,9 @@ import typer
 from pixsim7_backend.cli.desired import opened_store, plan_switch
 from pixsim7_backend.cli.live import LiveServer, find_server, get_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
+from pixsim7_backend.cli.plugins_grants import enforcement_lines, follow_offline
 from pixsim7_backend.infrastructure.plugins import StartupJournal, normalize_plugin_id
+from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.settings import Settings, load_settings
 
 PluginId = Annotated[str, typer.Argument(metavar="ID", help="Id of the plugin.")]
@@ -119,6 +121,7 @@ def _show(answer: Mapping[str, Any], *, as_json: bool, is_done: bool) -> None:
         return
     for line in (
         *grant_lines(answer.get("grants")),
+        *enforcement_lines(answer.get("enforcement", ())),
         *change_lines(answer["change"], answer["plugin"]["id"], is_done=is_done),
     ):
         say(line)
@@ -175,10 +178,12 @@ def _switch_offline(
         if not dry_run:
             _confirm("enable" if on else "disable", switch.plugin, answer["change"], yes=yes)
             switch.save(store)
+    is_decided = grant is not None and not dry_run
+    told = follow_offline(settings, plugin_id, read_grants(switch.after, plugin_id)) if is_decided else []
     if as_json:
-        print_json({**answer, "dry_run": dry_run})
+        print_json({**answer, "enforcement": told, "dry_run": dry_run})
         return
-    for line in grant_lines(answer["grants"]):
+    for line in (*grant_lines(answer["grants"]), *enforcement_lines(told)):
         say(line)
     say("no server runs here; what the next start will do differently:")
     for line in change_lines(answer["change"], answer["plugin"]["id"], is_done=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -95,24 +96,62 @@ def test_without_strangers_there_is_nothing_to_show(plugins: CommandLine) -> Non
 
 
 def test_grants_reach_the_database(plugins: CommandLine, tmp_path: Path) -> None:
-    """With PostgreSQL each plugin has a role; doing it twice changes nothing, and the role goes with the plugin."""
-    with fresh_database("postgresql", tmp_path) as url:
+    """With PostgreSQL a decision makes or changes the plugin's role at once; it loses all and goes with the plugin."""
+    with fresh_database("postgresql", tmp_path) as url, psycopg.connect(url, autocommit=True) as connection:
         plugins.patch.setenv("DATABASE_URL", url)
         assert replace(plugins, before=())("db", "upgrade").status == 0
         plugins("add", offer(tmp_path))
-        plugins("enable", "quest", "--grant", "db:read:game_npcs")
+        [told] = plugins("enable", "quest", "--grant", "db:read:game_npcs", "--json").json["enforcement"]
+        assert any("game_npcs" in change and "GRANT SELECT" in change for change in told["changes"])
+        role = told["as"].removeprefix("role ")
+
+        def readable() -> set[str]:
+            found = "SELECT DISTINCT table_name FROM information_schema.column_privileges WHERE grantee = %s"
+            return {name for (name,) in connection.execute(found, [role])}
+
+        assert readable() == {"game_npcs"}
         planned = plugins("grants", "apply", "--dry-run", "--json").json
-        done = plugins("grants", "apply", "--json").json
-        assert done["applied"] == planned["applied"]
-        [applied] = done["applied"]
-        assert any("game_npcs" in change and "GRANT SELECT" in change for change in applied["changes"])
-        assert plugins("grants", "apply").out.endswith("_quest:\n  nothing to change\n")
-        role = applied["as"].removeprefix("role ")
-        with psycopg.connect(url.replace("+psycopg", "")) as connection:
-            found = "SELECT count(*) FROM pg_roles WHERE rolname = %s"
-            assert connection.execute(found, [role]).fetchone() == (1,)
-            assert plugins("remove", "quest", "--data", "drop", "--yes").status == 0
-            assert connection.execute(found, [role]).fetchone() == (0,)
+        assert [each["changes"] for each in planned["applied"]] == [[]]
+        assert plugins("grants", "apply").out == f"quest as role {role}:\n  nothing to change\n"
+        assert f"PostgreSQL follows: role {role}\n" in plugins("enable", "quest", "--grant", "db:read:game_worlds").out
+        assert readable() == {"game_worlds"}
+        assert plugins("remove", "quest", "--data", "keep").status == 0
+        assert readable() == set()
+        plugins("add", "1.0.0/quest")
+        assert plugins("remove", "quest", "--data", "drop", "--yes").status == 0
+        assert connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchall() == []
+
+
+def test_who_may_not_let_the_database_follow_is_told(plugins: CommandLine, tmp_path: Path) -> None:
+    """The decision is kept all the same; the outcome names what the login may not, and who must run what."""
+    login = f"pixsim7_test_{uuid.uuid4().hex[:12]}"
+    with fresh_database("postgresql", tmp_path) as url, psycopg.connect(url, autocommit=True) as admin:
+        plugins.patch.setenv("DATABASE_URL", url)
+        assert replace(plugins, before=())("db", "upgrade").status == 0
+        plugins("add", offer(tmp_path))
+        admin.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'host'".encode())
+        try:
+            for kept in (
+                "USAGE ON SCHEMA public",
+                "ALL ON ALL TABLES IN SCHEMA public",
+                "EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog",  # another test may have taken these from everybody
+                "SELECT ON ALL TABLES IN SCHEMA pg_catalog",
+            ):
+                admin.execute(f"GRANT {kept} TO {login}".encode())
+            own = f"postgresql://{login}:host@{admin.info.host}:{admin.info.port}/{admin.info.dbname}"
+            plugins.patch.setenv("DATABASE_URL", own)
+            done = plugins("enable", "quest", "--grant", "db")
+            assert done.status == 0
+            assert (
+                f"PostgreSQL lags behind this decision: the login '{login}' of DATABASE_URL may not: CREATE" in done.out
+            )
+            assert "let an administrator of the database run: DATABASE_URL=postgresql://ADMIN:PASSWORD@" in done.out
+            assert plugins("grants", "quest", "--json").json["quest"]["granted"] == ["db:read"]
+            again = plugins("grants", "apply")
+            assert (again.status, "lags behind the decision" in again.err) == (1, True)
+        finally:
+            admin.execute(f"DROP OWNED BY {login}".encode())
+            admin.execute(f"DROP ROLE {login}".encode())
 
 
 @pytest.mark.parametrize("data", ["keep", "drop"])

@@ -98,6 +98,9 @@ class AppliedGrants:
     """Granted tables that are not in the database: their plugin is not migrated yet."""
     left_open: tuple[str, ...] = ()
     """What everybody may do on this server, and only its superuser can forbid."""
+    refused: tuple[Change, ...] = ()
+    """What the login may not do; until somebody else has, the role is not as it should be."""
+    login: str = ""
 
 
 def apply_grants(
@@ -115,21 +118,40 @@ def apply_grants(
         data_dir: where the role's password is kept.
         dry_run: change nothing.
 
+    What the login may not do is told in the outcome; the rest is done.
+
     Raises:
-        psycopg.Error: the server refused; nothing was changed.
+        psycopg.Error: the server failed; nothing was changed.
     """
     access = access_of(grants, openness)
     with psycopg.connect(server_conninfo(database_url)) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('pixsim7 grants'))")
         work = _Work(connection, plugin, data_dir, is_dry=dry_run)
         work.close_doors()
-        work.make_role()
-        work.grant(access)
-        work.give_schema(is_own=access.own)
-        left = work.left_open()
+        login = connection.info.user
+        left: tuple[str, ...] = ()
+        if work.make_role():
+            work.grant(access)
+            work.give_schema(is_own=access.own)
+            left = work.left_open()
         if dry_run:
             connection.rollback()
-    return AppliedGrants(role=work.role, changes=tuple(work.changes), missing=work.missing, left_open=left)
+    return AppliedGrants(
+        role=work.role,
+        changes=tuple(work.changes),
+        missing=work.missing,
+        left_open=left,
+        refused=tuple(work.refused),
+        login=login,
+    )
+
+
+def has_role(database_url: str, plugin: str) -> bool:
+    """Tell whether the plugin has a role; raise psycopg.Error where the server does not say."""
+    with psycopg.connect(server_conninfo(database_url), connect_timeout=_PATIENCE) as connection:
+        name = role_of(connection.info.dbname, plugin)
+        found = connection.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [name]).fetchone()
+    return bool(found and found[0])
 
 
 def remove_role(database_url: str, plugin: str, *, data_dir: Path) -> None:
@@ -188,6 +210,7 @@ class _Work:
         self._name = sql.Identifier(self.role)
         self._schema = own_schema(plugin)
         self.changes: list[Change] = []
+        self.refused: list[Change] = []
         self.missing: tuple[str, ...] = ()
 
     def close_doors(self) -> None:
@@ -205,19 +228,20 @@ class _Work:
         done = (self._text(revoke) for revoke, _ in found)
         self.changes += [Change(revoke) for revoke in done if revoke not in still]
 
-    def make_role(self) -> None:
-        """Create the role, or bring it back to what it should be; its own settings are dropped."""
+    def make_role(self) -> bool:
+        """Create the role, or bring it back to what it should be, without settings of its own; tell if it is there."""
         is_new = not self._ask("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", self.role)
         attributes = sql.SQL("{} CONNECTION LIMIT {}").format(sql.SQL(_ATTRIBUTES), sql.Literal(_CONNECTIONS))
-        if is_new:
-            self._run(sql.SQL("CREATE ROLE {} {}").format(self._name, attributes))
-        elif not self._ask(_IS_HARD, self.role, _CONNECTIONS):
+        if is_new and not self._run(sql.SQL("CREATE ROLE {} {}").format(self._name, attributes)):
+            return False
+        if not is_new and not self._ask(_IS_HARD, self.role, _CONNECTIONS):
             self._run(sql.SQL("ALTER ROLE {} {}").format(self._name, attributes))
         if is_new or not self._can_log_in():
             self._set_password()
         self._settle()
         for (group,) in self._all(_GROUPS, self.role):
             self._run(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), self._name))
+        return True
 
     def _settle(self) -> None:
         """Drop settings that the role has given itself; fix the one that only a superuser can, and it cannot undo."""
@@ -257,10 +281,21 @@ class _Work:
         self.missing = tuple(sorted(set(access.read) - {table for table, _ in there}))
         present = set(self._all(_GRANTED, self._schema, self.role))
         wanted_there = {("public", *each) for each in wanted}
-        for schema, table, column, privilege in sorted(present - wanted_there, key=str):
-            self._change("REVOKE {} ON {}.{} FROM {}", schema, table, column, privilege)
-        for schema, table, column, privilege in sorted(wanted_there - present):
-            self._change("GRANT {} ON {}.{} TO {}", schema, table, column, privilege)
+        for each in sorted(present - wanted_there, key=str):
+            self._run(self._privilege("REVOKE {} ON {}.{} FROM {}", *each))
+        for each in sorted(wanted_there - present):
+            self._run(self._privilege("GRANT {} ON {}.{} TO {}", *each))
+        self._check(wanted_there)
+
+    def _check(self, wanted: set[tuple[Any, ...]]) -> None:
+        """Look what came of it: who is not the owner of a table is only warned that nothing was changed."""
+        present = set(self._all(_GRANTED, self._schema, self.role))
+        left = [self._privilege("REVOKE {} ON {}.{} FROM {}", *each) for each in sorted(present - wanted, key=str)]
+        left += [self._privilege("GRANT {} ON {}.{} TO {}", *each) for each in sorted(wanted - present)]
+        for each in map(self._text, left):
+            self.changes = [change for change in self.changes if change.sql != each]
+            if Change(each) not in self.refused:
+                self.refused.append(Change(each))
 
     def give_schema(self, *, is_own: bool) -> None:
         """Let the role own the schema of its own tables, or keep it from there; the tables stay."""
@@ -281,20 +316,18 @@ class _Work:
         if not self._ask("SELECT pg_has_role(current_user, %s, 'MEMBER')", self.role):
             self._run(sql.SQL("GRANT {} TO CURRENT_USER").format(self._name))
 
-    def _change(self, statement: str, schema: str, table: str, column: str | None, privilege: str) -> None:
+    def _privilege(self, statement: str, schema: str, table: str, column: str | None, privilege: str) -> sql.Composed:
         what: sql.Composable = sql.SQL(privilege)  # a word of the server's, or of ours
         if column is not None:
             what = sql.SQL("{} ({})").format(what, sql.Identifier(column))
-        self._run(sql.SQL(statement).format(what, sql.Identifier(schema), sql.Identifier(table), self._name))
+        return sql.SQL(statement).format(what, sql.Identifier(schema), sql.Identifier(table), self._name)
 
     def _set_password(self) -> None:
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-        self.changes.append(
-            Change(self._text(statement.format(self._name, sql.Literal("(kept in the data directory)"))))
-        )
-        if not self._is_dry:
-            secret = sql.Literal(_password(self._data_dir, self.role))
-            self._connection.execute(statement.format(self._name, secret))
+        shown = Change(self._text(statement.format(self._name, sql.Literal("(kept in the data directory)"))))
+        secret = "" if self._is_dry else _password(self._data_dir, self.role)
+        is_done = self._is_done(statement.format(self._name, sql.Literal(secret)))
+        (self.changes if is_done else self.refused).append(shown)
 
     def _can_log_in(self) -> bool:
         if not (self._data_dir / _SECRETS / self.role).exists():
@@ -311,9 +344,19 @@ class _Work:
             return False
         return True
 
-    def _run(self, statement: sql.SQL | sql.Composed) -> None:
-        self._connection.execute(statement)
-        self.changes.append(Change(self._text(statement)))
+    def _run(self, statement: sql.SQL | sql.Composed) -> bool:
+        """Run a statement and note it; tell whether the login may do that."""
+        is_done = self._is_done(statement)
+        (self.changes if is_done else self.refused).append(Change(self._text(statement)))
+        return is_done
+
+    def _is_done(self, statement: sql.SQL | sql.Composed) -> bool:
+        try:
+            with self._connection.transaction():
+                self._connection.execute(statement)
+        except psycopg.errors.InsufficientPrivilege:
+            return False
+        return True
 
     def _text(self, statement: sql.Composable) -> str:
         return statement.as_string(self._connection)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants, Permission
@@ -52,6 +52,11 @@ def password_of(plugin: str, db: int, data_dir: Path) -> str | None:
     return kept_secret(path) if path.exists() else None
 
 
+def has_user(url: str, plugin: str, data_dir: Path) -> bool:
+    """Tell whether somebody has made the plugin a user; nobody is asked."""
+    return _secret_path(plugin, _db_of(url), data_dir).exists()
+
+
 def apply_redis_grants(
     url: str, plugin: str, grants: Grants, *, data_dir: Path, dry_run: bool = False
 ) -> AppliedRedisUser:
@@ -68,7 +73,7 @@ def apply_redis_grants(
         redis.exceptions.RedisError: Redis does not answer, or does not let the host do that.
     """
     with Redis.from_url(url) as client:
-        db = int(client.connection_pool.connection_kwargs.get("db") or 0)
+        db = _db_of(url)
         rules = _rules(plugin, db, grants)
         if dry_run:
             return AppliedRedisUser(user=user_of(plugin, db), rules=rules, is_kept=False)
@@ -84,7 +89,7 @@ def apply_redis_grants(
 def remove_redis_user(url: str, plugin: str, *, data_dir: Path) -> None:
     """Delete the plugin's user and all of its keys. Doing it twice is fine."""
     with Redis.from_url(url) as client:
-        _remove(client, plugin, int(client.connection_pool.connection_kwargs.get("db") or 0), data_dir)
+        _remove(client, plugin, _db_of(url), data_dir)
         for key in client.scan_iter(match=f"{prefix_of(plugin)}*", count=500):
             client.unlink(key)
         _keep(client)
@@ -93,6 +98,10 @@ def remove_redis_user(url: str, plugin: str, *, data_dir: Path) -> None:
 def _remove(client: Redis, plugin: str, db: int, data_dir: Path) -> None:
     _acl(client, "DELUSER", user_of(plugin, db))
     _secret_path(plugin, db, data_dir).unlink(missing_ok=True)
+
+
+def _db_of(url: str) -> int:
+    return int(ConnectionPool.from_url(url).connection_kwargs.get("db") or 0)
 
 
 def _keep(client: Redis) -> bool:

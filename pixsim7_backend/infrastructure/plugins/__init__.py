@@ -21,6 +21,7 @@ from ._attribution.breaker import BreakerSettings
 from ._attribution.figures import Latency, PluginFigures, Stall
 from ._discovery.sources import Community, Isolation, discover, find_directory
 from ._generation import DeferredJails, JailLoader
+from ._grants.enforcing import Enforcement, Enforcer
 from ._hooks.bus import HandlerFailure, HookBus, Outcome, Subscription
 from ._installing.directory import finish_interrupted
 from ._jail.allowances import Allowances
@@ -62,6 +63,8 @@ __all__ = [
     "Stall",
     "Cipher",
     "DesiredState",
+    "Enforcement",
+    "Enforcer",
     "FileStateStore",
     "HandlerFailure",
     "HookBus",
@@ -140,6 +143,7 @@ def init_plugin_manager(
     startup_journal: StartupJournal | None = None,
     checkpoint: Checkpoint = no_checkpoint,
     jails: Callable[[], JailLoader] | None = None,
+    enforcer: Enforcer | None = None,
 ) -> PluginManager:
     """Discover, plan and load the plugins of ``directory`` for ``app``; return their manager.
 
@@ -182,6 +186,7 @@ def init_plugin_manager(
         checkpoint: is told of each step of a change; fault tests stop the process there.
         jails: makes what runs confined plugins, when the first one is loaded; default: jails with the services that
             installed distributions offer.
+        enforcer: lets others who enforce grants, like a database with roles, follow what is decided about them.
 
     Raises:
         PluginDirectoryError: a directory does not exist.
@@ -211,6 +216,7 @@ def init_plugin_manager(
         safe_mode=safe_mode,
         startup_journal=startup_journal or StartupJournal(),
         checkpoint=checkpoint,
+        enforcer=enforcer,
         jails=DeferredJails(jails or (lambda: _usual_jails(community_floor, hook_timeout))),
     )
     former = getattr(app.state, "plugin_manager", None)

@@ -82,7 +82,12 @@ class Asking:
             "record_version": self.version_of(plugin_id),
             "reload_error": not_live.to_json() if not_live else None,
             "grants": view_json(self._granter.view(record)),
+            "enforcement": self.enforcement_of(record.id),
         }
+
+    def enforcement_of(self, plugin_id: str) -> list[dict[str, Any]]:
+        """Return how far the last decision about a confined plugin got where else it is enforced; JSON-able."""
+        return [each.to_json() for each in self._plugins.enforcing.of(plugin_id)]
 
     def grants_of(self, plugin_id: str) -> GrantsView | None:
         """Return what a confined plugin asks for and what was decided; None for one that runs in process."""

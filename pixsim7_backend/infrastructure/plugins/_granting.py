@@ -100,6 +100,7 @@ class Granter:
         self._journal.note("granted", decision.plugin, str(decision))
         if self._jails is not None:
             await self._jails.regrant(decision.plugin, decision.grants)
+        await self._plugins.enforcing.follow(decision.plugin)
         self._plugins.records.touch(decision.plugin)
 
     async def carry_out(self, decision: GrantChange, change: Change, *, start: bool) -> None:

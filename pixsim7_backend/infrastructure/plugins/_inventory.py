@@ -19,6 +19,7 @@ from ._code.loader import PluginCode
 from ._desired import Desired
 from ._discovery.sources import Discovery
 from ._dispatch import PluginMount, find_conflicts
+from ._enforcing import Enforcing
 from ._generation import CodeLoader, Generation
 from ._grants.permissions import Grants
 from ._ledger.ownership import AppKey, Owner
@@ -63,6 +64,7 @@ class Inventory:
         self.found: dict[Path, Candidate] = {each.source.path: each for each in discovery.candidates}
         self.errors: dict[str, PluginError] = {}
         self.desired = desired
+        self.enforcing = Enforcing(settings.enforcer, desired)
         self.book = SettingsBook(settings.sources, desired.stored)
         self.plan = self.make_plan()
         self.records = Records(start=time.time_ns() // 1_000_000)

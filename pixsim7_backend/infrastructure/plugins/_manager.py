@@ -194,6 +194,11 @@ class PluginManager(Asking):
         async with self._live_change(plugin_id, expected_version):
             return await self._grant(plugin_id, grant, by=by)
 
+    async def follow_grants(self) -> None:
+        """Let whoever else enforces what was granted follow, where that did not work before."""
+        async with self._change():
+            await self._runner.follow_grants()
+
     async def _grant(self, plugin_id: str, grant: Collection[str], *, by: str, switch_on: bool = False) -> PluginRecord:
         change, record = self.preview_grant(plugin_id, grant, switch_on=switch_on), self.get(plugin_id)
         decision = self._granter.work_out(record, grant)
@@ -270,10 +275,7 @@ class PluginManager(Asking):
         return record
 
     async def retry(self, plugin_id: str, *, expected_version: int | None = None) -> PluginRecord:
-        """Give a plugin that failed, was quarantined or blocked another chance; errors as :meth:`reload`.
-
-        Nothing happens to one that runs.
-        """
+        """Give a plugin that does not run, but should, another chance; errors as :meth:`reload`."""
         record = self.get(plugin_id)
         if record.state is PluginState.ENABLED:
             return record
@@ -390,17 +392,14 @@ class PluginManager(Asking):
         await self._runner.settle()
 
     async def settle(self) -> None:
-        """Wait until every replaced generation is forgotten, and what a breaker decided is done."""
+        """Wait until replaced generations are forgotten, and what a breaker decided is done."""
         await self._supervision.settle()
         await self._runner.settle()
 
     # --- the app ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Leave the app at once: no route, registration or task of a plugin remains. Nothing is awaited.
-
-        Afterwards every plugin that was loaded is disabled for good; another manager may take the app over.
-        """
+        """Leave the app at once, so that nothing of a plugin remains and another manager may take over; no waiting."""
         self.settings.startup_journal.finish()
         for plugin_id in self.plan().shutdown_order():
             if self._plugins.forget(plugin_id):

@@ -68,6 +68,14 @@ class Runner:
         self._reached("adopted")
         for plugin_id in change.start if start else ():
             await self.start(plugin_id)
+        await self.follow_grants()
+
+    async def follow_grants(self) -> None:
+        """Let others who enforce grants follow them anew: tables may have come, or be open to less than before."""
+        enforcing = self._plugins.enforcing
+        for plugin_id, record in list(self._plugins.records.items()):
+            if record.source.is_confined and (record.state is PluginState.ENABLED or enforcing.of(plugin_id)):
+                await enforcing.follow(plugin_id)
 
     def _reached(self, step: str, plugin_id: str = "") -> None:
         self._settings.checkpoint(f"{step} {plugin_id}".rstrip())
@@ -141,8 +149,14 @@ class Runner:
         await self._hooks.emit(PluginEvents.PLUGIN_ENABLED, plugin_id)
 
     async def _prepare(self, generation: Generation) -> None:
-        """Run the host's own step once for each generation, off the loop; it runs code, so never a stranger's."""
-        if self._settings.prepare is None or generation.is_prepared or generation.source.is_confined:
+        """Run the host's own step once for each generation, off the loop; it runs code, so never a stranger's.
+
+        For one that is confined, what it was granted is in force first wherever else that is enforced.
+        """
+        if generation.source.is_confined:
+            await self._plugins.enforcing.follow(generation.plugin)
+            return
+        if self._settings.prepare is None or generation.is_prepared:
             return
         record = self._plugins.records[generation.plugin]
         try:
@@ -234,6 +248,7 @@ class Runner:
         self._reached("replaced", change.replace[0])
         self._retire(old)
         await self._refuse_conflicts()
+        await self.follow_grants()
         for generation in replacement.built:
             self._reporter.replaced(self._plugins.records[generation.plugin])
             await self._hooks.emit(PluginEvents.PLUGIN_LOADED, generation.plugin)

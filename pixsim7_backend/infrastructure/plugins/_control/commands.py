@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pixsim7_backend.infrastructure.plugins._granting import GrantsView, view_json
+from pixsim7_backend.infrastructure.plugins._granting import view_json
 from pixsim7_backend.infrastructure.plugins._hooks.bus import describe_handler
 from pixsim7_backend.infrastructure.plugins._ledger.ledger import LeakReport
 from pixsim7_backend.infrastructure.plugins._manager import PluginManager
@@ -147,21 +147,25 @@ class Commands:
         manager = self._manager
         preview = functools.partial(manager.preview_enable, grant=grant)
         act = functools.partial(manager.enable, grant=grant, by=terms.by)
-        answer = await self._change("enable", plugin_id, terms, preview, act)
-        return {**answer, "grants": view_json(self._view_grants(plugin_id, grant))}
+        return self._with_grants(await self._change("enable", plugin_id, terms, preview, act), grant)
 
     async def grant(self, plugin_id: str, grant: Collection[str], terms: Terms = _NO_TERMS) -> Json:
         """Decide about all that a confined plugin asks for; what is not in ``grant`` is declined."""
         manager = self._manager
         preview = functools.partial(manager.preview_grant, grant=grant)
         act = functools.partial(manager.grant, grant=grant, by=terms.by)
-        answer = await self._change("grant", plugin_id, terms, preview, act)
-        return {**answer, "grants": view_json(self._view_grants(plugin_id, grant))}
+        return self._with_grants(await self._change("grant", plugin_id, terms, preview, act), grant)
 
-    def _view_grants(self, plugin_id: str, grant: Collection[str] | None) -> GrantsView | None:
-        return (
-            self._manager.preview_grants(plugin_id, grant) if grant is not None else self._manager.grants_of(plugin_id)
-        )
+    def _with_grants(self, answer: Json, grant: Collection[str] | None) -> Json:
+        """Return the answer with what is, or would be, granted, and how far that got where else it is enforced."""
+        manager, plugin_id = self._manager, answer["plugin"]["id"]
+        view = manager.preview_grants(plugin_id, grant) if grant is not None else manager.grants_of(plugin_id)
+        enforcement = [] if answer["dry_run"] else manager.enforcement_of(plugin_id)
+        return {**answer, "grants": view_json(view), "enforcement": enforcement}
+
+    async def follow_grants(self) -> None:
+        """Let whoever else enforces grants follow what was decided: somebody has changed what that needs."""
+        await self._manager.follow_grants()
 
     def grants(self, plugin_id: str) -> Json:
         """Return what a confined plugin asks for and what was decided, and its record's version."""

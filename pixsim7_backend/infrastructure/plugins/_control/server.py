@@ -43,7 +43,7 @@ class Request(BaseModel):
     command: Literal[
         "list", "get", "plan", "events", "leaks", "metrics", "settings",
         "grants", "enable", "disable", "reload", "retry", "grant", "change_settings", "refresh", "withdraw", "revoke",
-        "forget",
+        "forget", "follow_grants",
     ]  # fmt: skip
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     dry_run: bool = False
@@ -127,6 +127,7 @@ async def answer(commands: Commands, asked: Request, *, by: str = "") -> Any:
         "withdraw": lambda: commands.withdraw(asked.plugin, cascade=asked.cascade),
         "revoke": lambda: commands.revoke(asked.plugin),
         "forget": lambda: commands.forget(asked.plugin),
+        "follow_grants": commands.follow_grants,
     }
     return await changes[asked.command]()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pixsim7_backend.infrastructure.plugins._attribution.breaker import BreakerSettings
+from pixsim7_backend.infrastructure.plugins._grants.enforcing import Enforcer
 from pixsim7_backend.infrastructure.plugins._limits.settings import LimitSettings
 from pixsim7_backend.infrastructure.plugins._resources import ResourceCheck
 from pixsim7_backend.infrastructure.plugins._startup_journal import StartupJournal
@@ -66,6 +67,8 @@ class PluginSettings:
     checkpoint: Checkpoint = no_checkpoint
     jails: JailLoader | None = None
     """Loads the code of confined plugins; None: there are none."""
+    enforcer: Enforcer | None = None
+    """Lets others who enforce grants follow what is decided; None: nobody but the broker does."""
     confinement: Callable[[], ConfinementReport] | None = None
     """Tells how well this machine confines community plugins; None: nobody asks."""
     community_floor: str = "confined"

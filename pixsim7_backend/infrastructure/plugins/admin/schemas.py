@@ -46,6 +46,17 @@ class PluginGrants(BaseModel):
     undecided: list[str] = Field(description="What nobody has decided about; it does not start before that.")
 
 
+class PluginEnforcement(BaseModel):
+    """How far a decision about a plugin's permissions got with one who enforces it beside the server."""
+
+    where: str = Field(examples=["PostgreSQL"])
+    as_: str = Field(alias="as", description="What the plugin is there.", examples=["role pixsim7_1a2b3c4d_stats"])
+    changes: list[str]
+    warnings: list[str]
+    problem: str | None = Field(description="Why it lags behind the decision; null where it does not.")
+    way_out: str | None
+
+
 class PluginGrantsTagged(PluginGrants):
     """The same, with the version of the record for `If-Match`."""
 
@@ -80,6 +91,9 @@ class PluginView(BaseModel):
         default=None, description="Why the code on disk is not the code that serves; null where it is."
     )
     grants: PluginGrants | None = Field(description="Null for a plugin that is not confined, which needs none.")
+    enforcement: list[PluginEnforcement] = Field(
+        default=[], description="How far the last decision about it got where else it is enforced."
+    )
     source: PluginPlace
     warnings: list[str]
     manifest: dict[str, Any] | None
@@ -128,6 +142,9 @@ class PluginChange(BaseModel):
     refused: PluginReason | None = Field(description="Of a dry run: why the change itself would be refused.")
     grants: PluginGrants | None = Field(
         default=None, description="Of enabling and granting: what is (or would be) granted and declined."
+    )
+    enforcement: list[PluginEnforcement] = Field(
+        default=[], description="Of enabling and granting: how far that got where else it is enforced, like PostgreSQL."
     )
     report: PluginLeakReport | None = Field(description="Of disabling: what was undone, and what was left behind.")
 
