@@ -42,8 +42,6 @@ from pixsim7_backend.infrastructure.plugins._attribution.figures import Confined
 from pixsim7_backend.infrastructure.plugins._attribution.prometheus import render_prometheus
 from pixsim7_backend.infrastructure.plugins.admin import problem_of
 from pixsim7_backend.operating import PREFIX, plugin_routes
-from pixsim7_backend.plugins.auth.settings import AuthSettings
-from pixsim7_backend.plugins.users.settings import UsersSettings
 from pixsim7_backend.settings import Settings
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -116,6 +114,10 @@ def settings_table(model: type[BaseModel] = Settings, prefix: str = "") -> Itera
 
 
 def plugin_settings_table() -> Iterator[Row]:
+    # Late: whoever has loaded and closed these plugins meanwhile has taken their modules along.
+    from pixsim7_backend.plugins.auth.settings import AuthSettings
+    from pixsim7_backend.plugins.users.settings import UsersSettings
+
     for model, prefix in ((AuthSettings, "AUTH_"), (UsersSettings, "USERS_")):
         for number, row in enumerate(settings_table(model, prefix)):
             if number or model is AuthSettings:
