@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio.to_thread
-from pydantic import BaseModel
-
 from ._generation import Generation
+from ._interruption import off_loop
 from ._inventory import Inventory
 from ._ledger.ownership import Entry, running_as
 from ._settings.plugin import SettingsView
-from .errors import NoSettingsError, PluginError, PluginSettingsError, SecretStorageError
+from .errors import (
+    ConfinementError,
+    GrantNeededError,
+    NoSettingsError,
+    PluginError,
+    PluginSettingsError,
+    SecretStorageError,
+)
 from .records import PluginRecord
 from .states import PluginState
 
@@ -26,7 +32,7 @@ class SettingsChange:
     plugin: str
     stored: Mapping[str, Any]
     """What will be stored, its secrets encrypted."""
-    value: BaseModel | None = field(repr=False)
+    value: Any = field(repr=False)
     """What will be in force; None while the plugin is off and nobody can tell."""
     is_empty: bool
     """Nothing that is stored changes."""
@@ -51,9 +57,10 @@ class Configurator:
             NoSettingsError: it has none, or it was removed.
         """
         generation, book = self._plugins.generations.get(record.id), self._plugins.book
-        if generation is not None and generation.owner.settings.current is not None:
+        form = generation.code.settings if generation is not None else None
+        if generation is not None and form is not None and generation.owner.settings.current is not None:
             with running_as(generation.owner, Entry.HOOK):
-                return book.view(record.id, generation.owner.settings.current)
+                return book.view(record.id, form, generation.owner.settings.current)
         unusable = book.find_unusable(record.id)
         if unusable is not None and record.state is not PluginState.DISABLED:
             return unusable
@@ -68,8 +75,8 @@ class Configurator:
     async def work_out(self, record: PluginRecord, patch: Mapping[str, Any]) -> SettingsChange:
         """Return the change that ``patch`` makes; nothing is changed by that.
 
-        The code of a plugin that is off is not imported for it: then the values are checked when it is
-        enabled, and kept like secrets until it is known which are.
+        The code of a plugin that is off, or may not run before something is decided, is not imported for it: then
+        the values are checked when it is enabled, and kept like secrets until it is known which are.
 
         Raises:
             NoSettingsError: the plugin has no settings, or was removed.
@@ -77,19 +84,25 @@ class Configurator:
             SecretStorageError: a secret cannot be stored.
             PluginError: its code had to be imported to know its settings, which failed.
         """
-        if record.state is PluginState.DISABLED and record.id not in self._plugins.generations:
+        if self._is_unread(record):
             return self._change(record, patch, self._plugins.book.patched_unread(record.id, patch), None)
         async with self._imported(record) as generation:
-            model = generation.code.settings_model
-            if model is None:
+            form = generation.code.settings
+            if form is None:
                 raise self._no_settings(record)
             with running_as(generation.owner, Entry.HOOK):
-                stored = self._plugins.book.patched(record.id, model, patch)
-                value = self._plugins.book.resolve(record.id, model, stored)
+                stored = self._plugins.book.patched(record.id, form, patch)
+                resolve = functools.partial(self._plugins.book.resolve, record.id, form, stored)
+                value = await off_loop(resolve) if generation.source.is_confined else resolve()
         return self._change(record, patch, stored, value)
 
+    def _is_unread(self, record: PluginRecord) -> bool:
+        """Tell whether the plugin's code shall not be imported to know its settings."""
+        may_not_run = isinstance(record.reason, (GrantNeededError, ConfinementError))
+        return record.id not in self._plugins.generations and (record.state is PluginState.DISABLED or may_not_run)
+
     def _change(
-        self, record: PluginRecord, patch: Mapping[str, Any], stored: Mapping[str, Any], value: BaseModel | None
+        self, record: PluginRecord, patch: Mapping[str, Any], stored: Mapping[str, Any], value: Any
     ) -> SettingsChange:
         return SettingsChange(
             plugin=record.id,
@@ -110,7 +123,7 @@ class Configurator:
             raise self._no_settings(record)
         generation = self._plugins.new_generation(self._plugins.plan.candidates[record.id])
         try:
-            await anyio.to_thread.run_sync(generation.import_code)
+            await off_loop(generation.import_code)
             yield generation
         finally:
             generation.unload()
@@ -120,11 +133,18 @@ class Configurator:
         await self._plugins.desired.configure(change.plugin, change.stored)
         self._plugins.records.touch(change.plugin)
 
-    def take_effect(self, change: SettingsChange) -> None:
-        """Put new settings in force, and look at them anew, for the views; a plugin that they held back may start."""
+    async def take_effect(self, change: SettingsChange) -> None:
+        """Put new settings in force, and look at them anew, for the views; a plugin that they held back may start.
+
+        Raises:
+            PluginError: the plugin could not be told; it has them when it starts the next time.
+        """
         generation = self._plugins.generations.get(change.plugin)
         if generation is not None:
             generation.configure()
+            form = generation.code.settings
+            if form is not None:
+                await form.apply(generation.owner.settings.current)
         elif change.starts:
             self._plugins.errors.pop(change.plugin, None)
 

@@ -23,6 +23,7 @@ from ._ledger.ownership import AppKey, Entry, Owner, running_as
 from ._ledger.registrations import recording
 from ._lifespan import PluginLifespan
 from ._plan.plan import Candidate
+from ._settings.form import SettingsForm
 from ._settings.platform import PluginSettings
 from ._settings.plugin import SettingsBook
 from .errors import PluginError, StateNotHandedOverError, UnhealthyPluginError
@@ -32,14 +33,21 @@ CodeLoader = Callable[[Owner], PluginCode]
 """Brings the code of a generation to life; what it registers belongs to the owner."""
 
 
+ReadSettings = Callable[[SettingsForm], Mapping[str, Any]]
+"""Returns what is set of a form, its secrets in clear; raises a PluginError where it cannot be read."""
+
+
 class JailLoader(Protocol):
     """Loads the code of plugins that run confined."""
 
     on_given_up: Callable[[str, str], None]
     """Is told of a plugin whose jail ended again and again, and of the evidence."""
 
-    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
-        """Return code that stands for the plugin's; raises a PluginError where it cannot be loaded."""
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, read_settings: ReadSettings) -> PluginCode:
+        """Return code that stands for the plugin's; raises a PluginError where it cannot be loaded.
+
+        Where its settings are wrong it is not, yet; those of the code returned say what is wrong with them.
+        """
 
     async def regrant(self, plugin: str, grants: Grants) -> None:
         """Let other grants count for what runs of a plugin, at once."""
@@ -54,12 +62,12 @@ class DeferredJails:
         self.made: JailLoader | None = None
         """None while nothing needed one."""
 
-    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, read_settings: ReadSettings) -> PluginCode:
         """As :meth:`JailLoader.load`."""
         if self.made is None:
             self.made = self._make()
             self.made.on_given_up = self._tell
-        return self.made.load(candidate, owner, grants, settings)
+        return self.made.load(candidate, owner, grants, read_settings)
 
     async def regrant(self, plugin: str, grants: Grants) -> None:
         """As :meth:`JailLoader.regrant`."""
@@ -178,12 +186,12 @@ class Generation:
 
     def configure(self) -> None:
         """Read its settings and put them in force; on any error those in force stay."""
-        model, owner = self.code.settings_model, self.owner
-        if model is None:
+        form, model, owner = self.code.settings, self.code.settings_model, self.owner
+        if form is None:
             return
         with running_as(owner, Entry.HOOK):
-            owner.settings.current = self._book.resolve(self.plugin, model)
-        if owner.app.settings.get(model) is not owner.settings:
+            owner.settings.current = self._book.resolve(self.plugin, form)
+        if model is not None and owner.app.settings.get(model) is not owner.settings:
             owner.app.settings[model] = owner.settings
             owner.ledger.add_release("settings", model.__name__, lambda: owner.app.settings.pop(model, None))
 

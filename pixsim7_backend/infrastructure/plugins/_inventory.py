@@ -6,6 +6,7 @@ it are held back, and what they had registered is undone.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -265,6 +266,15 @@ class Inventory:
         self.generations[candidate.id] = generation
         return replace(candidate, manifest=generation.code.manifest)
 
+    def import_code(self, plugin_id: str) -> Generation:
+        """Import a plugin before it is loaded, which goes on from there; raise what holds it back."""
+        if plugin_id in self.plan.held:
+            raise self.plan.held[plugin_id]
+        generation = self.new_generation(self.plan.candidates[plugin_id])
+        generation.import_code()
+        self.generations[plugin_id] = generation
+        return generation
+
     def new_generation(self, candidate: Candidate) -> Generation:
         """Return the next generation of a plugin, with nothing of it imported yet."""
         record = self.records.get(candidate.id)
@@ -281,13 +291,13 @@ class Inventory:
         )
 
     def _jail_of(self, candidate: Candidate) -> CodeLoader:
-        """Return what lets a jail load the plugin, with what is granted and configured when that happens."""
+        """Return what lets a jail load the plugin, with what is granted and set when that happens."""
         jails = self._settings.jails
         assert jails is not None, "a host that finds confined plugins has jails"
 
         def load(owner: Owner) -> PluginCode:
-            settings = self.book.open_unread(candidate.id)
-            return jails.load(candidate, owner, self.desired.grants(candidate.id), settings)
+            read_settings = functools.partial(self.book.collect, candidate.id)
+            return jails.load(candidate, owner, self.desired.grants(candidate.id), read_settings)
 
         return load
 

@@ -366,7 +366,7 @@ class PluginManager(Asking):
                 return self.view_settings(record.id)
             await self._configurator.store(change)
             self.settings.checkpoint(f"stored {record.id}")
-            self._configurator.take_effect(change)
+            await self._configurator.take_effect(change)
             if change.starts:
                 plan = self._plugins.make_plan()
                 await self._runner.apply(self._plugins.make_change(plan, asked=record.id), start=self._is_started)

@@ -241,7 +241,7 @@ async def test_nothing_of_the_host_gets_in(launcher: Launcher, folder: Path, mon
 def test_secrets_of_a_plugin_go_past_the_zygote(launcher: Launcher, folder: Path) -> None:
     """What a plugin is told is in its own memory and not in that of the zygote, of which each jail has a copy."""
     secret = "a-key-of-this-plugin-alone"
-    with jail(launcher, folder, settings={"key": secret}) as process:
+    with jail(launcher, folder, services={"some": secret}) as process:
         greet(process.connection, limit=60, on_log=lambda *_: None)
         memory = read_memory(parent_of(process.pid))
         assert b"pixsim7_backend" in memory

@@ -23,6 +23,7 @@ from pixsim7_backend.infrastructure.plugins._attribution.figures import Confined
 from pixsim7_backend.infrastructure.plugins._discovery.manifest_source import check_complete, explain_problems
 from pixsim7_backend.infrastructure.plugins._dispatch.claims import Description
 from pixsim7_backend.infrastructure.plugins._interruption import is_interrupt
+from pixsim7_backend.infrastructure.plugins._settings.form import ModelForm, SettingsForm
 from pixsim7_backend.infrastructure.plugins.errors import (
     AsyncHookError,
     InvalidManifestError,
@@ -54,6 +55,11 @@ class PluginCode:
     def description(self) -> Description | None:
         """What it serves, where its routes cannot be asked themselves."""
         return None
+
+    @property
+    def settings(self) -> SettingsForm | None:
+        """What it says of its settings; None where it has none."""
+        return ModelForm(self.manifest.id, self.settings_model) if self.settings_model is not None else None
 
     def read_figures(self) -> ConfinedFigures | None:
         """Return what it uses, where it runs confined."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginManager, PluginState
 from pixsim7_backend.infrastructure.plugins._dispatch.openapi import fragment_of
+from pixsim7_backend.infrastructure.plugins._settings.form import ModelForm
 from pixsim7_backend.infrastructure.plugins._settings.layers import SettingsSources
 from pixsim7_backend.infrastructure.plugins._settings.plugin import SettingsBook
 from pixsim7_backend.infrastructure.plugins.errors import (
@@ -230,7 +231,7 @@ class Trial:
         assert model is not None, "ask has_settings first"
         self.note = "none is required"
         try:
-            SettingsBook(SettingsSources(), lambda _: {}).resolve(self.plugin, model)
+            SettingsBook(SettingsSources(), lambda _: {}).resolve(self.plugin, ModelForm(self.plugin, model))
         except PluginSettingsError as error:
             self.note = f"required: {', '.join(error.fields['settings'])}"
         before = self.manager.view_settings(self.plugin)

@@ -1,4 +1,4 @@
-"""The first question to a jail, what its plugin serves, asked before there is an event loop for it."""
+"""The first questions to a jail, like what its plugin serves, asked before there is an event loop for it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,22 @@ class Greeting:
     more: list[Frame] = field(default_factory=list)
 
 
-def greet(connection: socket.socket, *, limit: float, on_log: Callable[[int, str, str], None]) -> Greeting:
-    """Ask for ``load`` and wait for the answer; blocks.
+def greet(
+    connection: socket.socket,
+    *,
+    limit: float,
+    on_log: Callable[[int, str, str], None],
+    question: tuple[Any, ...] = ("load",),
+    after: Greeting | None = None,
+) -> Greeting:
+    """Ask one question and wait for the answer; blocks.
 
     Args:
         connection: to a jail that has just been started.
         limit: seconds.
         on_log: is given each line that the jail writes meanwhile.
+        question: the method and its arguments.
+        after: the question before.
 
     Raises:
         JailCallError: the plugin cannot be loaded, and why.
@@ -39,19 +48,20 @@ def greet(connection: socket.socket, *, limit: float, on_log: Callable[[int, str
         JailProtocolError: it answered something else.
     """
     deadline = time.monotonic() + limit
-    decoder = Decoder()
+    decoder, frames = (after.decoder, after.more) if after is not None else (Decoder(), [])
+    method, *args = question
     try:
-        connection.sendall(encode(Kind.ASK, _NUMBER, "load", []))
+        connection.sendall(encode(Kind.ASK, _NUMBER, method, args))
         while True:
+            for position, frame in enumerate(frames):
+                if frame.kind is Kind.ANSWER and frame.id == _NUMBER:
+                    return Greeting(_answer(frame), decoder, frames[position + 1 :])
+                _take(connection, frame, on_log)
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             piece = connection.recv(1 << 16)
             if not piece:
                 raise JailGoneError("it ended while it was loading")
             frames = decoder.feed(piece)
-            for position, frame in enumerate(frames):
-                if frame.kind is Kind.ANSWER and frame.id == _NUMBER:
-                    return Greeting(_answer(frame), decoder, frames[position + 1 :])
-                _take(connection, frame, on_log)
     except TimeoutError as error:
         raise JailGoneError(f"it took longer than {limit:g} s to load") from error
     except OSError as error:

@@ -6,6 +6,7 @@ like a plugin in process, and knows nothing of jails.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from pixsim7_backend.infrastructure.plugins._attribution.figures import Confined
 from pixsim7_backend.infrastructure.plugins._code.loader import PluginCode
 from pixsim7_backend.infrastructure.plugins._dispatch.claims import Description, RouteClaim
 from pixsim7_backend.infrastructure.plugins._dispatch.paths import PARAMETER, shape_of
-from pixsim7_backend.infrastructure.plugins.errors import JailedPluginError
+from pixsim7_backend.infrastructure.plugins._generation import ReadSettings
+from pixsim7_backend.infrastructure.plugins._settings.form import RefusedSettingsError
+from pixsim7_backend.infrastructure.plugins.errors import JailedPluginError, PluginError
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 
 from .errors import JailCallError, JailGoneError, JailProtocolError
 from .openapi import harmless_document
+from .plain import plain_line
+from .settings import JailedForm, JailedSettings, sendable
 from .supervisor import JailSupervisor
 
 __all__ = ["load_jailed"]
@@ -38,7 +43,12 @@ class _JailedCode(PluginCode):
     """Code that stands for a jail's."""
 
     said: Description
+    form: JailedForm | None
     figures: Callable[[], ConfinedFigures]
+
+    @property
+    def settings(self) -> JailedForm | None:
+        return self.form
 
     @property
     def description(self) -> Description:
@@ -53,26 +63,33 @@ def load_jailed(
     manifest: PluginManifest,
     application: ASGIApp,
     *,
+    find_current: Callable[[], JailedSettings | None],
+    read_settings: ReadSettings,
     on_up: Callable[[], None],
     read_figures: Callable[[], ConfinedFigures],
 ) -> PluginCode:
     """Let the jail load the plugin; return code that stands for it. Blocks.
 
+    Where its settings are wrong, that code serves nothing, and its settings say what is wrong.
+
     Args:
         supervisor: of its jail.
         manifest: what the host read of it.
         application: answers its requests.
+        find_current: returns its settings in force; None before there are any.
+        read_settings: returns what is set of a form.
         on_up: is called when it has been enabled, as the plugin.
         read_figures: returns what it uses.
 
     Raises:
         JailedPluginError: the plugin cannot be loaded, or its jail says what cannot be.
     """
+    loading = _Loading(supervisor, manifest.id, find_current, read_settings)
     try:
-        answer = supervisor.load()
-        claims = _parse_routes(answer.get("routes"), manifest.prefix)
-        document = harmless_document(answer.get("openapi"), {_shown(each.path) for each in claims})
-        routes = list(_make_routes(claims, manifest.prefix, application))
+        answer = supervisor.load(loading.settle)
+        loading.take(answer)
+        said = _describe(answer, manifest.prefix) if loading.is_done else Description((), {})
+        routes = list(_make_routes(said.claims, manifest.prefix, application))
     except (JailCallError, JailGoneError, JailProtocolError) as error:
         supervisor.discard()
         raise _translated(manifest.id, "load", error) from error
@@ -91,27 +108,67 @@ def load_jailed(
 
     router = APIRouter()
     router.routes.extend(routes)
-    said = Description(tuple(claims), document)
     return _JailedCode(
         manifest=manifest,
         routers=(router,),
         on_enable=on_enable,
         on_disable=on_disable,
         said=said,
+        form=loading.form,
         figures=read_figures,
     )
+
+
+class _Loading:
+    """The settings of a plugin while it is loaded."""
+
+    def __init__(
+        self,
+        supervisor: JailSupervisor,
+        plugin: str,
+        find_current: Callable[[], JailedSettings | None],
+        read_settings: ReadSettings,
+    ) -> None:
+        self.form: JailedForm | None = None
+        self.is_done = False
+        """It was loaded: its settings, if it has any, were not refused."""
+        self._supervisor = supervisor
+        self._plugin = plugin
+        self._find_current = find_current
+        self._read_settings = read_settings
+        self._sent: Mapping[str, Any] | None = None
+
+    def settle(self, told: Any) -> Mapping[str, Any] | None:
+        """Return the settings of a plugin that has said what can be set; None: they cannot be read, or sent."""
+        translate = functools.partial(_translated, self._plugin)
+        self.form = JailedForm(told, self._supervisor, find_current=self._find_current, translate=translate)
+        try:
+            self._sent = sendable(self._read_settings(self.form))
+        except (PluginError, RefusedSettingsError):  # said when they are to be put in force
+            return None
+        return self._sent
+
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """Take note of what came of it."""
+        if self.form is not None and self._sent is not None:
+            verdict = {name: answer[name] for name in ("values", "refused") if name in answer}
+            self.form.note(self._sent, verdict)
+            self.is_done = "values" in verdict
+        else:
+            self.is_done = self.form is None
+
+
+def _describe(answer: Mapping[str, Any], prefix: str) -> Description:
+    claims = _parse_routes(answer.get("routes"), prefix)
+    document = harmless_document(answer.get("openapi"), {_shown(each.path) for each in claims})
+    return Description(tuple(claims), document)
 
 
 def _translated(plugin: str, step: str, error: Exception) -> JailedPluginError:
     said: Mapping[str, Any] = error.said if isinstance(error, JailCallError) else {}
     file, line = said.get("file"), said.get("line")
     where = f"{file}:{line}" if isinstance(file, str) and isinstance(line, int) else ""
-    return JailedPluginError(plugin=plugin, step=step, problem=_plain(str(error)), where=_plain(where))
-
-
-def _plain(text: str) -> str:
-    """Return a stranger's text on one line."""
-    return "".join(each if each.isprintable() else " " for each in text)[:2000]
+    return JailedPluginError(plugin=plugin, step=step, problem=plain_line(str(error)), where=plain_line(where))
 
 
 def _parse_routes(routes: Any, prefix: str) -> list[RouteClaim]:
@@ -123,8 +180,8 @@ def _parse_routes(routes: Any, prefix: str) -> list[RouteClaim]:
             raise JailProtocolError("a route that it serves is none")
         method, path, name = each
         if not path.startswith(f"{prefix}/") or len(path) > 1000 or not path.isprintable():
-            raise JailProtocolError(f"it serves {_plain(path)[:100]!r}, which is not below its prefix {prefix!r}")
-        found.append(RouteClaim(_plain(method)[:20], shape_of(path), path, _plain(name)[:200]))
+            raise JailProtocolError(f"it serves {plain_line(path, 100)!r}, which is not below its prefix {prefix!r}")
+        found.append(RouteClaim(plain_line(method, 20), shape_of(path), path, plain_line(name, 200)))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.types import Scope
 
 from pixsim7_backend.infrastructure.plugins._code.loader import PluginCode
+from pixsim7_backend.infrastructure.plugins._generation import ReadSettings
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
 from pixsim7_backend.infrastructure.plugins._ledger.ownership import Owner
@@ -84,14 +85,14 @@ class Jails:
         self._brokers: dict[str, weakref.WeakSet[Broker]] = {}
         self._events: dict[str, weakref.WeakSet[JailEvents]] = {}
 
-    def load(self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]) -> PluginCode:
-        """Let a jail load the plugin; return code that stands for it. Blocks.
+    def load(self, candidate: Candidate, owner: Owner, grants: Grants, read_settings: ReadSettings) -> PluginCode:
+        """Let a jail load the plugin; return code that stands for it, also where its settings are wrong. Blocks.
 
         Raises:
             JailedPluginError: it cannot be loaded.
         """
         assert candidate.manifest is not None, "the manifest of a confined plugin is read, never computed"
-        supervisor, events = self._supervisor(candidate, owner, grants, settings)
+        supervisor, events = self._supervisor(candidate, owner, grants)
         application = JailedApplication(
             supervisor,
             self._settings.allowances.of(candidate.id).http,
@@ -105,7 +106,13 @@ class Jails:
                 events.expect(supervisor.subscriptions, self._grants[candidate.id])
 
         code = load_jailed(
-            supervisor, candidate.manifest, application, on_up=on_up, read_figures=lambda: usage.read(supervisor)
+            supervisor,
+            candidate.manifest,
+            application,
+            find_current=lambda: owner.settings.current,
+            read_settings=read_settings,
+            on_up=on_up,
+            read_figures=lambda: usage.read(supervisor),
         )
         self.supervisors[candidate.id] = supervisor
         owner.ledger.add_release("jail", candidate.id, lambda: self._discard(supervisor))
@@ -127,9 +134,7 @@ class Jails:
         if self.supervisors.get(supervisor.plugin) is supervisor:
             del self.supervisors[supervisor.plugin]
 
-    def _supervisor(
-        self, candidate: Candidate, owner: Owner, grants: Grants, settings: Mapping[str, Any]
-    ) -> tuple[JailSupervisor, JailEvents]:
+    def _supervisor(self, candidate: Candidate, owner: Owner, grants: Grants) -> tuple[JailSupervisor, JailEvents]:
         assert candidate.manifest is not None
         mine, plugin, manifest = self._settings, candidate.id, candidate.manifest
         limits = mine.allowances.of(plugin).jail
@@ -161,7 +166,6 @@ class Jails:
             prefix=manifest.prefix,
             inside=(*mine.inside, *(each.inside for each in services if each.inside)),
             services={each.family: dict(each.describe(identify(""), grants)) for each in services},
-            settings=settings,
             hook_timeout=mine.hook_timeout,
             limits=limits,
         )
@@ -172,6 +176,7 @@ class Jails:
             mine.supervision,
             make_broker=make_broker,
             on_log=log,
+            find_settings=lambda: owner.settings.current.sent if owner.settings.current is not None else None,
             on_up=events.confirm,
             on_rest=events.rest,
             on_given_up=lambda crashes: self.on_given_up(plugin, _evidence(crashes)),

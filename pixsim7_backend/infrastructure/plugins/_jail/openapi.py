@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .errors import JailProtocolError
+from .plain import PlainCopier
 
 __all__ = ["harmless_document"]
 
@@ -14,16 +15,12 @@ MAX_NODES = 50_000
 """Objects, lists and values that a document may have."""
 MAX_TEXT = 20_000
 """Characters of one text."""
-MAX_DEPTH = 48
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 #: What a path operation may say. Servers, callbacks and links would lead elsewhere; security is the host's to say.
 _OPERATION = frozenset(
     {"tags", "summary", "description", "operationId", "parameters", "requestBody", "responses", "deprecated"}
 )
-#: Texts that pages show as Markdown, in which HTML would be HTML.
-_PROSE = frozenset({"description", "summary", "title"})
 _LOCAL = re.compile(r"#/components/schemas/[A-Za-z0-9._-]{1,200}")
-_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "$id", "$schema"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -38,7 +35,8 @@ def harmless_document(document: Any, paths: Collection[str]) -> dict[str, Any]:
     """
     if not isinstance(document, dict):
         raise JailProtocolError("its OpenAPI document is none")
-    copy = _Copier().copy(document, 0)
+    copier = PlainCopier("its OpenAPI document", nodes=MAX_NODES, text=MAX_TEXT, references=_LOCAL)
+    copy = copier.copy(document)
     schemas = _mapping(_mapping(copy.get("components")).get("schemas"))
     return {
         "paths": {path: _operations(item, path) for path, item in _mapping(copy.get("paths")).items() if path in paths},
@@ -62,48 +60,3 @@ def _operations(item: Any, path: str) -> dict[str, Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-class _Copier:
-    """Copies a tree, and counts."""
-
-    def __init__(self) -> None:
-        self._nodes = 0
-
-    def copy(self, value: Any, depth: int) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise JailProtocolError("its OpenAPI document is too large")
-        for kind, change in _CHANGES.items():
-            if isinstance(value, kind):
-                return change(self, value, depth + 1)
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        raise JailProtocolError("its OpenAPI document holds what JSON cannot say")
-
-    def text(self, value: str, _depth: int) -> str:
-        if len(value) > MAX_TEXT:
-            raise JailProtocolError("a text of its OpenAPI document is too long")
-        return "".join(each for each in value if each.isprintable() or each in "\n\t")
-
-    def list(self, values: list[Any], depth: int) -> list[Any]:
-        return [self.copy(value, depth) for value in values]
-
-    def object(self, values: dict[Any, Any], depth: int) -> dict[str, Any]:
-        copied: dict[str, Any] = {}
-        for key, value in values.items():
-            if not isinstance(key, str):
-                raise JailProtocolError("its OpenAPI document has a name that is no text")
-            if key in _REFERENCES and isinstance(value, str) and not _LOCAL.fullmatch(value):
-                raise JailProtocolError("a reference of its OpenAPI document leads elsewhere")
-            copied[self.text(key, depth)] = self.copy(value, depth)
-            if key in _PROSE and isinstance(value, str):
-                copied[key] = copied[key].replace("<", "&lt;")
-        return copied
-
-
-_CHANGES: Mapping[type, Callable[[_Copier, Any, int], Any]] = {
-    str: _Copier.text,
-    list: _Copier.list,
-    dict: _Copier.object,
-}

@@ -49,8 +49,6 @@ class JailSpec:
     """What runs in the jail before the plugin is imported, as ``module:function``; each gets the FastAPI app."""
     services: Mapping[str, Any] = field(default_factory=dict)
     """What the host's services tell their halves in the jail, by family; there it is ``app.state.services``."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The plugin's own settings as they are configured, its secrets in clear."""
     hook_timeout: float = 10.0
     uid: int | None = None
     """The user that it runs as; None: that of the host."""

@@ -65,6 +65,7 @@ class JailSupervisor:
         settings: how patient to be.
         make_broker: gives a new process's broker, to which its calls go; it is told of whom, and how to reply.
         on_log: is given each line of the jail: level, logger, text.
+        find_settings: returns the plugin's settings in force; None before there are any.
         on_up: is called when the plugin has been enabled in a process.
         on_rest: is called before a process is ended that nobody needs; what it listens to will start the next one.
         on_crash: is told of each crash.
@@ -81,6 +82,7 @@ class JailSupervisor:
         *,
         make_broker: Callable[[JailProcess, Callable[[int, bool, Any], None]], Broker],
         on_log: Callable[[int, str, str], None],
+        find_settings: Callable[[], Mapping[str, Any] | None] = lambda: None,
         on_up: Callable[[], None] = lambda: None,
         on_rest: Callable[[], None] = lambda: None,
         on_crash: Callable[[Crash], None] = lambda _: None,
@@ -97,6 +99,7 @@ class JailSupervisor:
         self._settings = settings
         self._make_broker = make_broker
         self._on_log = on_log
+        self._find_settings = find_settings
         self._on_up = on_up
         self._on_rest = on_rest
         self._on_crash = on_crash
@@ -124,10 +127,12 @@ class JailSupervisor:
         """The process that runs now."""
         return self._life.process if self._life is not None else None
 
-    def load(self) -> Mapping[str, Any]:
+    def load(self, settle: Callable[[Any], Mapping[str, Any] | None] = lambda _: None) -> Mapping[str, Any]:
         """Start a process and let it load the plugin; return what it serves. Blocks.
 
-        A lazy one is ended after that.
+        Of a plugin with settings ``settle`` is given their schema, and returns the settings. Where it returns None,
+        or the plugin refuses them, it is not loaded; its process waits for questions about others. A lazy one is
+        ended when it is loaded.
 
         Raises:
             JailCallError: the plugin cannot be loaded.
@@ -135,19 +140,32 @@ class JailSupervisor:
         """
         self._is_discarded = False
         process, greeting = self._launch()
-        self.subscriptions = _parse_events(greeting.answer.get("events", []))
-        if self._settings.is_lazy:
+        if "settings" in greeting.answer and (settings := settle(greeting.answer["settings"])) is not None:
+            greeting = self._keep_loaded(process, self._question(process, greeting, "load", settings))
+        answer = dict(greeting.answer)
+        self.subscriptions = _parse_events(answer.get("events", []))
+        if self._settings.is_lazy and "routes" in answer:
             self.discard()
             process.wait(self._settings.death_time)
-        return dict(greeting.answer)
+        return answer
 
     def _launch(self) -> tuple[JailProcess, Greeting]:
+        """Start a process and let it load the plugin with the settings in force; without any, if it needs none."""
+        process, settings = self._spawn(), self._find_settings()
+        greeting = self._question(process, None, "load", *([settings] if settings is not None else []))
+        return process, self._keep_loaded(process, greeting)
+
+    def _spawn(self) -> JailProcess:
         try:
-            process = self._launcher.spawn(self._spec)
+            return self._launcher.spawn(self._spec)
         except LaunchError as error:
             raise JailGoneError(str(error)) from error
+
+    def _question(self, process: JailProcess, before: Greeting | None, *question: Any) -> Greeting:
+        """Ask a process that is not in service; where that goes wrong, it is ended."""
+        limit = self._settings.load_time
         try:
-            greeting = greet(process.connection, limit=self._settings.load_time, on_log=self._on_log)
+            return greet(process.connection, limit=limit, on_log=self._on_log, question=question, after=before)
         except BaseException as error:
             process.kill()
             epitaph = _epitaph(str(error), process)
@@ -155,10 +173,57 @@ class JailSupervisor:
             if isinstance(error, JailGoneError):
                 raise JailGoneError(epitaph) from error
             raise
+
+    def _keep_loaded(self, process: JailProcess, greeting: Greeting) -> Greeting:
         self._loaded = process, greeting
         if self._is_discarded:  # meanwhile
             self.discard()
-        return process, greeting
+        return greeting
+
+    def ask_from_thread(self, *question: Any) -> Any:
+        """Ask the jail, in service or not, for something of the plugin's code. Blocks.
+
+        One that is not in service is asked in the process that waits, or else in one that is started for that. So
+        is one in service where this is its event loop's thread, which would wait for itself.
+
+        Raises:
+            JailCallError, JailGoneError, JailProtocolError, TimeoutError: as :meth:`load`.
+        """
+        keeper = self._keeper
+        if keeper is None or keeper.done() or keeper.get_loop() is _find_running_loop():
+            return self._ask_apart(*question)
+        asked = asyncio.run_coroutine_threadsafe(self.ask(*question), keeper.get_loop())
+        try:
+            return asked.result(self._settings.hook_time)
+        except TimeoutError:
+            asked.cancel()
+            raise TimeoutError(f"it did not answer within {self._settings.hook_time:g} s") from None
+        except HTTPException as error:
+            raise JailGoneError(error.detail) from error
+
+    def _ask_apart(self, *question: Any) -> Any:
+        if self._loaded is not None:
+            (process, before), self._loaded = self._loaded, None
+            return self._keep_loaded(process, self._question(process, before, *question)).answer
+        process = self._spawn()
+        try:
+            return self._question(process, self._question(process, None, "load"), *question).answer
+        finally:
+            process.close()
+
+    async def configure(self, settings: Mapping[str, Any]) -> None:
+        """Let the jail put settings in force; one that does not run gets them when it starts.
+
+        Raises:
+            JailCallError, JailGoneError, JailProtocolError, TimeoutError: as :meth:`load`.
+        """
+        if self._phase not in (_Phase.UP, _Phase.STARTING):
+            return
+        try:
+            async with asyncio.timeout(self._settings.hook_time):
+                await self.ask("configure", settings)
+        except HTTPException as error:
+            raise JailGoneError(error.detail) from error
 
     async def start(self) -> None:
         """Enable the plugin, in the process that loaded it or in a new one; from now on it is kept running.
@@ -391,6 +456,13 @@ class JailSupervisor:
             life.process.kill()
         logger.error("Plugin %s crashed: %s", self.plugin, why)
         self._on_crash(self.crashes.note(why, stderr, lived=lived))
+
+
+def _find_running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _parse_events(events: Any) -> tuple[str, ...]:

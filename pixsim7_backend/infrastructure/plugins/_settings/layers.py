@@ -26,6 +26,8 @@ class SettingsSources:
     """The section ``plugins`` of the configuration file, by normalised id."""
     config_file: str = "config.yaml"
     environ: Mapping[str, str] = field(default_factory=dict)
+    are_read: bool = False
+    """Somebody else has read them, and said what there is to say of unknown ones."""
     cipher: Cipher | None = None
 
 

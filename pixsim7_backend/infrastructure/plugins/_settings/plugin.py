@@ -1,8 +1,9 @@
 """The settings of plugins: the ones that are to be in force, those that are stored, and how they are shown.
 
-A plugin exports ``settings_model``, a pydantic model. Its values are laid over one another: the
-model's defaults, ``plugins: {<id>: {...}}`` in ``config.yaml``, ``PLUGIN_<ID>__<FIELD>`` in the
-environment, and what an operator stored at run time. Whatever is not valid never takes effect.
+A plugin exports ``settings_model``, a pydantic model; what is known of it here is a form: the model itself, or what
+the plugin's jail says of it. Its values are laid over one another: the model's defaults, ``plugins: {<id>: {...}}``
+in ``config.yaml``, ``PLUGIN_<ID>__<FIELD>`` in the environment, and what an operator stored at run time. Whatever is
+not valid never takes effect.
 """
 
 from __future__ import annotations
@@ -10,20 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pixsim7_backend.infrastructure.plugins.errors import PluginError, PluginSettingsError, SecretStorageError
 
-from pixsim7_backend.infrastructure.plugins.errors import (
-    NoSettingsError,
-    PluginError,
-    PluginSettingsError,
-    SecretStorageError,
-    SettingProblem,
-)
-
+from .form import RefusedSettingsError, SettingsForm
 from .layers import Layer, SettingsSources, merged, read_layers, sources_of
-from .problems import describe_error, patch_error, refuse_unknown, refuse_unstorable, warn_of_unknown
+from .problems import describe_fault, patch_error, refuse_unknown, refuse_unstorable, warn_of_unknown
 from .schema import DROPPED, Path, SettingsSchema
 from .sealing import (
     MASK,
@@ -38,9 +32,7 @@ from .sealing import (
     sealer,
 )
 
-__all__ = ["SettingsBook", "SettingsView", "read_schema"]
-
-M = TypeVar("M", bound=BaseModel)
+__all__ = ["SettingsBook", "SettingsView"]
 
 _ANYTHING = SettingsSchema({})
 """What is known of the settings of code that was not imported."""
@@ -89,10 +81,10 @@ class SettingsBook:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def view(self, plugin_id: str, value: BaseModel) -> SettingsView:
-        """Return settings in force as an operator may see them."""
-        schema = read_schema(plugin_id, type(value))
-        return _view(plugin_id, schema, self._layers(plugin_id, schema, self._stored(plugin_id)), _dump(value))
+    def view(self, plugin_id: str, form: SettingsForm, value: Any) -> SettingsView:
+        """Return settings in force, as the form validated them, as an operator may see them."""
+        schema = form.schema
+        return _view(plugin_id, schema, self._layers(plugin_id, schema, self._stored(plugin_id)), form.dump(value))
 
     def view_unread(self, plugin_id: str, problem: str) -> SettingsView:
         """Return what is set for code that was not imported; nobody knows what is secret, so all of it is masked.
@@ -109,25 +101,23 @@ class SettingsBook:
             plugin=plugin_id, schema={}, values=merged(shown), sources=sources_of(layers), problems=(problem,)
         )
 
-    def open_unread(self, plugin_id: str) -> dict[str, Any]:
-        """Return what is set for code that is never imported here, its secrets in clear; nothing is validated.
-
-        Raises:
-            PluginSettingsError: its section of the configuration file is none.
-            SecretStorageError: a stored secret cannot be decrypted.
-        """
-        stored = self._stored(plugin_id)
-        layers = self._layers(plugin_id, _ANYTHING, stored)
-        opened = open_all(self._sources.cipher, plugin_id, stored)
-        return merged([*layers[:-1], replace(layers[-1], values=opened)])
-
     def find_unusable(self, plugin_id: str) -> SettingsView | None:
         """Return what a plugin could not be started with; None where nothing of the kind is known."""
         return self._unusable.get(plugin_id)
 
     # --- what is to be in force -------------------------------------------------------------------
 
-    def resolve(self, plugin_id: str, model: type[M], stored: Mapping[str, Any] | None = None) -> M:
+    def collect(self, plugin_id: str, form: SettingsForm) -> dict[str, Any]:
+        """Return what is set, its secrets in clear; nothing is validated.
+
+        Raises:
+            PluginSettingsError: its section of the configuration file is none.
+            SecretStorageError: a stored secret cannot be decrypted.
+        """
+        kept = self._stored(plugin_id)
+        return merged(self._open(plugin_id, self._layers(plugin_id, form.schema, kept), kept))
+
+    def resolve(self, plugin_id: str, form: SettingsForm, stored: Mapping[str, Any] | None = None) -> Any:
         """Return the settings that are to be in force, validated, or that would be with these stored values.
 
         Validators are the plugin's code: the caller says whose code runs.
@@ -135,27 +125,28 @@ class SettingsBook:
         Raises:
             PluginSettingsError: values are missing or wrong; every one is named with its source and an example.
             SecretStorageError: a stored secret cannot be decrypted.
+            PluginError: the plugin could not be asked.
         """
-        schema = read_schema(plugin_id, model)
+        schema = form.schema
         is_trial = stored is not None
         kept = self._stored(plugin_id) if stored is None else stored
         layers = self._layers(plugin_id, schema, kept)
         try:
-            opened = open_all(self._sources.cipher, plugin_id, kept)
-            value = _validate(plugin_id, model, schema, [*layers[:-1], replace(layers[-1], values=opened)])
+            value = _validate(plugin_id, form, schema, self._open(plugin_id, layers, kept))
         except (PluginSettingsError, SecretStorageError) as error:
             if not is_trial:
                 shown = merged([*layers[:-1], replace(layers[-1], values=mask_stored(kept))])
                 self._unusable[plugin_id] = _view(plugin_id, schema, layers, shown, error)
             raise
         if not is_trial:
-            warn_of_unknown(plugin_id, schema, layers)
+            if not self._sources.are_read:
+                warn_of_unknown(plugin_id, schema, layers)
             self._unusable.pop(plugin_id, None)
         return value
 
     # --- what is to be stored ---------------------------------------------------------------------
 
-    def patched(self, plugin_id: str, model: type[BaseModel], patch: Mapping[str, Any]) -> dict[str, Any]:
+    def patched(self, plugin_id: str, form: SettingsForm, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stored settings after a merge patch (RFC 7386), with its secrets encrypted.
 
         None removes a stored value, so that what the file or the environment says counts again. A
@@ -165,7 +156,7 @@ class SettingsBook:
             PluginSettingsError: the patch names unknown settings.
             SecretStorageError: it has secrets, and there is no cipher.
         """
-        schema = read_schema(plugin_id, model)
+        schema = form.schema
         refuse_unstorable(plugin_id, patch)
         refuse_unknown(plugin_id, schema, patch)
         return self._merged(plugin_id, patch, schema.change_secrets)
@@ -192,6 +183,10 @@ class SettingsBook:
         sealed = change_secrets(change_secrets(patch, keep), sealer(self._sources.cipher, plugin_id))
         return merge_stored(self._stored(plugin_id), sealed)
 
+    def _open(self, plugin_id: str, layers: list[Layer], stored: Mapping[str, Any]) -> list[Layer]:
+        """Return the layers with what is stored decrypted."""
+        return [*layers[:-1], replace(layers[-1], values=open_all(self._sources.cipher, plugin_id, stored))]
+
     def _layers(self, plugin_id: str, schema: SettingsSchema, stored: Mapping[str, Any]) -> list[Layer]:
         return read_layers(self._sources, plugin_id, schema, stored)
 
@@ -209,30 +204,13 @@ def _view(
     )
 
 
-def read_schema(plugin_id: str, model: type[BaseModel]) -> SettingsSchema:
-    """Return the JSON schema of a settings model; NoSettingsError where it has types that JSON cannot carry."""
-    try:
-        return SettingsSchema(model.model_json_schema())
-    except Exception as error:  # the plugin's own types make their schemas
-        problem = f"has a settings_model without a JSON schema ({error}); use types that JSON can carry"
-        raise NoSettingsError(plugin=plugin_id, problem=problem) from error
-
-
-def _dump(value: BaseModel) -> dict[str, Any]:
-    """Return settings as JSON-able values."""
-    return value.model_dump(mode="json", by_alias=True, fallback=str, warnings=False)
-
-
-def _validate(plugin_id: str, model: type[M], schema: SettingsSchema, layers: list[Layer]) -> M:
+def _validate(plugin_id: str, form: SettingsForm, schema: SettingsSchema, layers: list[Layer]) -> Any:
     values = merged(layers)
     try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        problems = [describe_error(plugin_id, schema, layers, each) for each in found]
-    except Exception as error:  # noqa: BLE001 - validators are the plugin's own code
-        text = f"validating them raised {type(error).__name__}: {error}"
-        problems = [SettingProblem(field="all", source="", problem=text, example="see the plugin's settings_model")]
+        return form.validate(values)
+    except RefusedSettingsError as error:
+        faults = error.faults
+    problems = [describe_fault(plugin_id, schema, layers, each) for each in faults]
     redact = redactor(schema, values)
     raise PluginSettingsError(
         plugin=plugin_id, problems=[replace(each, problem=redact(each.problem)) for each in problems]

@@ -6,18 +6,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import ErrorDetails
-
 from pixsim7_backend.infrastructure.plugins._plan.graph import nearest_name
 from pixsim7_backend.infrastructure.plugins.errors import PluginSettingsError, SettingProblem
 from pixsim7_backend.merge_patch import MAX_DEPTH
 from pixsim7_backend.storable import find_json_problem
 
+from .form import RAISED, SettingFault
 from .layers import Layer
 from .schema import Path, SettingsSchema, dotted
 from .spelling import in_file, text, variable
 
-__all__ = ["describe_error", "patch_error", "refuse_unknown", "refuse_unstorable", "warn_of_unknown"]
+__all__ = ["describe_fault", "patch_error", "refuse_unknown", "refuse_unstorable", "warn_of_unknown"]
 
 logger = logging.getLogger("pixsim7.plugins")
 
@@ -25,22 +24,23 @@ MAX_BYTES = 1 << 20
 """Of a patch, as JSON."""
 
 
-def describe_error(plugin_id: str, schema: SettingsSchema, layers: list[Layer], found: ErrorDetails) -> SettingProblem:
-    """Return what a model found wrong, with the place that says it."""
-    message = found["msg"]
-    layer = max(reversed(layers), key=lambda each: len(_path(each.values, found["loc"])))
-    place = _path(layer.values, found["loc"])
-    is_known = bool(place)
-    if found["type"] == "missing":
-        place = (*place, found["loc"][-1])
+def describe_fault(plugin_id: str, schema: SettingsSchema, layers: list[Layer], fault: SettingFault) -> SettingProblem:
+    """Return what a plugin finds wrong, with the place that says it."""
+    if fault.kind == RAISED:
+        return SettingProblem(field="all", source="", problem=fault.text, example="see the plugin's settings_model")
+    layer = max(reversed(layers), key=lambda each: len(_path(each.values, fault.place)))
+    place = _path(layer.values, fault.place)
+    is_known, is_missing = bool(place), fault.kind == "missing"
+    if is_missing:
+        place = (*place, *fault.place[-1:])
     example = schema.example(schema.at(place)) if place else "..."
-    if found["type"] == "missing":
+    if is_missing:
         way = (
             f"set {variable(plugin_id, place)}={text(example)},"
             f" or `plugins: {in_file((plugin_id, *place), example)}` in config.yaml, or store it"
         )
         return SettingProblem(field=dotted(place), source="", problem="is missing", example=way)
-    what = message.removeprefix("Value error, ")
+    what = fault.text.removeprefix("Value error, ")
     return SettingProblem(
         field=dotted(place) or "all",
         source=layer.source(place) if is_known else "",

@@ -23,15 +23,17 @@ class SettingsSchema:
 
     def __init__(self, schema: Schema) -> None:
         self.json = schema
-        self.root: Node = tuple(self._flatten(schema, frozenset()))
+        self.root: Node = self._nodes([schema])
         self.has_secrets = '"writeOnly": true' in json.dumps(schema)
 
-    def _flatten(self, schema: Schema, seen: frozenset[str]) -> Iterator[Schema]:
+    def _flatten(self, schema: Schema, seen: set[str]) -> Iterator[Schema]:
+        """Yield all that is said of a place; each definition once, however often it is referred to."""
         yield schema
         reference = str(schema.get("$ref", ""))
         if reference and reference not in seen:
+            seen.add(reference)
             target = self.json.get("$defs", {}).get(reference.rpartition("/")[2], {})
-            yield from self._flatten(target, seen | {reference})
+            yield from self._flatten(target, seen)
         for word in ("anyOf", "oneOf", "allOf"):
             for each in schema.get(word, ()):
                 yield from self._flatten(each, seen)
@@ -59,7 +61,8 @@ class SettingsSchema:
         return self._nodes(found)
 
     def _nodes(self, schemas: Sequence[Schema]) -> Node:
-        return tuple(sub for each in schemas for sub in self._flatten(each, frozenset()))
+        seen: set[str] = set()
+        return tuple(sub for each in schemas for sub in self._flatten(each, seen))
 
     def at(self, path: Path) -> Node:
         """Return what is said about a place, an empty node where nothing is; the names of alternatives are skipped."""

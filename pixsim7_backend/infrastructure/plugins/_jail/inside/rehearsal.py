@@ -36,7 +36,11 @@ def rehearse() -> None:
 
 async def _live(plugin: PluginInJail) -> None:
     await plugin.load()
+    await plugin.load({"most": 5})
     await plugin.enable()
+    for settings in ({"most": 7, "key": "secret"}, {"most": 0, "other": 1}):
+        await plugin.validate(settings)
+    await plugin.configure({"most": 6, "key": "secret"})
     for method, path, body in _REQUESTS:
         await _ask(plugin, method, path, body)
     await plugin.disable()

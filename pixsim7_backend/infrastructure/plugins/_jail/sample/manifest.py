@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
-from pixsim7_backend.infrastructure.plugins import plugin_hooks
+from pixsim7_backend.infrastructure.plugins import plugin_hooks, plugin_settings
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 
 manifest = PluginManifest(
@@ -19,6 +19,17 @@ manifest = PluginManifest(
 )
 
 router = APIRouter(prefix="/sample", tags=["sample"])
+
+
+class Settings(BaseModel):
+    """What can be set."""
+
+    most: int = Field(default=10, ge=1)
+    names: list[str] = []
+    key: SecretStr = SecretStr("")
+
+
+settings_model = Settings
 
 
 class Item(BaseModel):
@@ -33,9 +44,9 @@ async def on_enable() -> None:
     plugin_hooks.register("sample:asked", lambda: None)
 
 
-async def limit(most: int = 10) -> int:
-    """Return a parameter."""
-    return most
+async def limit(settings: Annotated[Settings, Depends(plugin_settings)], most: int = 10) -> int:
+    """Return a parameter, as far as it may go."""
+    return min(most, settings.most)
 
 
 @router.post("/items/{number}")

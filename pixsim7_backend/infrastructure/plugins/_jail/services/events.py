@@ -40,7 +40,9 @@ _MOST_UNDER_WAY = 64
 _OF_THE_HOST = ("plugin:", "app:")
 #: What stands before the colon in events of the host and the game: a manifest cannot make these a plugin's own.
 _NOT_OWN = frozenset(each.partition(":")[0] for each in PluginEvents)
-_FOR_ALL = frozenset({"app:startup", "app:shutdown"})
+_SETTINGS_CHANGED = PluginEvents.PLUGIN_SETTINGS_CHANGED
+#: Of its own settings every plugin may hear; of others' whoever was granted it.
+_FOR_ALL = frozenset({"app:startup", "app:shutdown", _SETTINGS_CHANGED})
 
 #: By which jail an event is being emitted here: it has run its own handlers of it.
 _emitting: ContextVar[tuple[object, str] | None] = ContextVar("pixsim7_jail_emitting", default=None)
@@ -69,6 +71,8 @@ class JailEvents:
         self._bus = bus
         self._own = frozenset(each for each in declared if each.partition(":")[0] not in _NOT_OWN)
         self._wanted: frozenset[str] = frozenset()
+        self._hears_of_others = False
+        """That the settings of other plugins have changed was granted."""
         self._session: _Session | None = None
         self._former: _Session | None = None
         """Of a process that is being stopped: what it says that it listens to counts no more."""
@@ -85,6 +89,7 @@ class JailEvents:
     def open(self, jail: JailIdentity, grants: Grants) -> ServiceSession:
         """Return what answers one jail. What the former one listened to is heard until this one says what it does."""
         self.delivery.open()
+        self._note_grants(grants)
         self._session = _Session(self, grants)
         return self._session
 
@@ -93,6 +98,7 @@ class JailEvents:
     def expect(self, names: Collection[str], grants: Grants) -> None:
         """Listen for a jail that nobody has needed yet: to these events, and to those that were granted by name."""
         self.delivery.open()
+        self._note_grants(grants)
         named = {item for each in grants.granted if each.name == "events:subscribe" for item in each.items}
         known = sorted(name for name in {*names, *named} if _NAME.fullmatch(name) and self.may_hear(name, grants))
         self.follow(known[:_MOST_NAMES])
@@ -128,7 +134,11 @@ class JailEvents:
 
     def limit(self, grants: Grants) -> None:
         """Hear no more than this: what was granted has changed while the jail runs."""
+        self._note_grants(grants)
         self._wanted = frozenset(name for name in self._wanted if self.may_hear(name, grants))
+
+    def _note_grants(self, grants: Grants) -> None:
+        self._hears_of_others = grants.allows("events:subscribe", _SETTINGS_CHANGED)
 
     def may_hear(self, name: str, grants: Grants) -> bool:
         """Tell whether the plugin may listen to an event."""
@@ -140,6 +150,8 @@ class JailEvents:
 
     def _hear(self, name: str, *args: Any, **kwargs: Any) -> None:
         if name not in self._wanted or _emitting.get() == (self, name):
+            return
+        if name == _SETTINGS_CHANGED and not self._hears_of_others and args[:1] != (self._owner.plugin,):
             return
         if name.startswith(_OF_THE_HOST):
             args, kwargs = tuple(each for each in args[:1] if isinstance(each, str)), {}
