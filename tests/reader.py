@@ -24,10 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-import httpx
-
 from pixsim7_backend.cli import main
 from tests.command_line import SETTING_NAMES
+from tests.plain_http import answers
 from tests.services import free_port, wait_until
 from tests.transcripts import Block, blocks_of, steps_of
 
@@ -162,7 +161,7 @@ class Reader:
                 ["bash", "-c", line], cwd=self.place, env=self.environment(), stdout=log, stderr=log
             )
         server = self.server
-        assert wait_until(lambda: server.poll() is not None or _answers(self.port))
+        assert wait_until(lambda: server.poll() is not None or answers(f"http://127.0.0.1:{self.port}/healthz"))
         assert server.poll() is None, self.log.read_text()
         self.seen = 0
 
@@ -193,13 +192,6 @@ class Reader:
 
 def _is_plain(command: str) -> bool:
     return command.startswith("pixsim7 ") and not re.search(r"[|&;<>$`*\n]", re.sub(r"'[^']*'", "", command))
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code < 500
-    except httpx.TransportError:
-        return False
 
 
 @contextmanager

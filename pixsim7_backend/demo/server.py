@@ -94,11 +94,12 @@ def _serve(environment: dict[str, str], place: Path) -> Iterator[str]:
 
 def _wait_until_ready(base_url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{base_url}/readyz", timeout=START_SECONDS, trust_env=False).is_success:
-                return
-        time.sleep(0.05)
+    with httpx.Client(base_url=base_url, timeout=START_SECONDS, trust_env=False) as client:
+        while time.monotonic() < deadline and server.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get("/readyz").is_success:
+                    return
+            time.sleep(0.05)
     raise DemoError(f"the demo's server did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 

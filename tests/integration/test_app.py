@@ -20,6 +20,7 @@ from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.main import create_app
 from pixsim7_backend.settings import Settings, load_settings
 from tests.databases import fresh_database
+from tests.plain_http import answers
 from tests.services import free_port, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -144,7 +145,7 @@ def test_guide_lines_are_visible_under_plain_uvicorn(tmp_path: Path) -> None:
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr, stdout=stderr)
     try:
-        assert wait_until(lambda: _answers(port)), log.read_text()
+        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz")), log.read_text()
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -154,13 +155,6 @@ def test_guide_lines_are_visible_under_plain_uvicorn(tmp_path: Path) -> None:
     assert "INFO: Loaded 8 plugins\n" in text
     assert "Application shutdown complete" in text
     assert "Traceback" not in text
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_four_workers_share_the_embedded_database(tmp_path: Path) -> None:
@@ -173,7 +167,7 @@ def test_four_workers_share_the_embedded_database(tmp_path: Path) -> None:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
     try:
         assert wait_until(lambda: log.read_text().count("Application startup complete") == 4, 60), log.read_text()
-        assert _answers(port)
+        assert answers(f"http://127.0.0.1:{port}/healthz")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
@@ -21,6 +20,7 @@ from pixsim7_backend.db.sqlite import create_file
 from pixsim7_backend.infrastructure.plugins.preview import probe_machine
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.settings import load_settings
+from tests import plain_http
 from tests.command_line import SETTING_NAMES, CommandLine
 from tests.databases import fresh_database
 from tests.services import free_port, wait_until
@@ -246,7 +246,7 @@ def test_a_stranger_is_installed_granted_upgraded_and_removed(run: CommandLine, 
     with serving(tmp_path) as url:
 
         def served() -> object:
-            answer = httpx.get(f"{url}/quest/version")
+            answer = plain_http.get(f"{url}/quest/version")
             return answer.json() if answer.status_code == 200 else answer.status_code
 
         assert "held back: quest" in plugins("add", answering(tmp_path, "1.0.0", "user:read")).out

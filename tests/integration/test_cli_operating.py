@@ -16,6 +16,7 @@ import pytest
 from pixsim7_backend.cli.plugins_settings import read_patch
 from pixsim7_backend.cli.plugins_top import render, render_confined
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
+from tests import plain_http
 from tests.command_line import SETTING_NAMES, CommandLine, Done
 from tests.services import free_port, wait_until
 
@@ -87,7 +88,7 @@ def hi(url: str) -> int:
     deadline = time.monotonic() + 30
     while True:
         try:
-            return httpx.get(f"{url}/base/hi", trust_env=False).status_code
+            return plain_http.get(f"{url}/base/hi").status_code
         except httpx.TransportError:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -129,7 +130,7 @@ def test_reload_and_retry_on_a_running_server(live: tuple[CommandLine, str]) -> 
     manifest = place.path / "plugins" / "base" / "manifest.py"
     manifest.write_text(manifest.read_text().replace("one", "another one"))
     assert place("reload", "base", "--yes").out.splitlines()[-1] == "base is enabled"
-    assert httpx.get(f"{url}/base/hi", trust_env=False).json() == "another one"
+    assert plain_http.get(f"{url}/base/hi").json() == "another one"
     failed = place("retry", "wrong")
     assert (failed.status, "syntax error" in failed.err) == (1, True)
     write_plugin(place.path / "plugins", "wrong")

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import plain_http
 from tests.services import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def test_installed_command_serves_from_an_empty_directory(command: Path, tmp_pat
         assert wait_until(lambda: process.poll() is not None or _status(port, "/healthz") == 200)
         assert process.poll() is None, log.read_text()
         assert _status(port, "/api/v1/game/worlds/") == 401
-        document = httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()
+        document = plain_http.get(f"http://127.0.0.1:{port}/openapi.json").json()
         assert "/api/v1/game/stealth/pickpocket" in document["paths"]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -111,6 +112,6 @@ def test_installed_command_knows_its_plugins(command: Path, tmp_path: Path) -> N
 
 def _status(port: int, path: str) -> int:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=1).status_code
+        return plain_http.get(f"http://127.0.0.1:{port}{path}", timeout=1).status_code
     except httpx.TransportError:
         return 0

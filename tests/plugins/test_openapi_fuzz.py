@@ -24,7 +24,7 @@ from sqlalchemy import text
 from pixsim7_backend.db import Database
 from tests.plugins.conftest import PASSWORD
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2"))
 ACCOUNT = {"email": "fuzz@example.com", "username": "fuzz", "password": PASSWORD}
 
 #: One of each thing, so that path parameters can name something that exists.

@@ -22,7 +22,7 @@ def _run(*command: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 def test_new_plugins_pass_their_own_tests(run: CommandLine, tmp_path: Path) -> None:
     """With whatever it comes: the tests that are written with a plugin pass, warnings being errors."""
-    for number, selection in enumerate(SELECTIONS):
+    for number, selection in enumerate(["", *FEATURES, ",".join(FEATURES)]):
         done = run("plugins", "new", f"feature-{number}", "--into", "own", "--with", selection)
         assert done.status == 0, done.err
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "own"]
