@@ -125,14 +125,15 @@ def _port(settings: Settings) -> Finding:
 
 def _confinement(settings: Settings) -> Finding:
     report = probe_machine()
+    found = "; ".join(line.removeprefix("- ") for line in str(report).splitlines())
     if report.reaches(settings.community_floor):
-        return Finding("confinement", Verdict.OK, str(report))
+        return Finding("confinement", Verdict.OK, found)
     way_out = (
         f"below COMMUNITY_FLOOR={settings.community_floor}, so that no community plugin runs; mend what is listed, or"
         f" set COMMUNITY_FLOOR={report.level.name.lower()} if you trust those that you install"
     )
     is_needed = Path(settings.community_plugins_dir).is_dir()
-    return Finding("confinement", Verdict.PROBLEM if is_needed else Verdict.WARNING, f"{report}\n{way_out}")
+    return Finding("confinement", Verdict.PROBLEM if is_needed else Verdict.WARNING, f"{found}; {way_out}")
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:

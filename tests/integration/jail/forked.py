@@ -215,6 +215,7 @@ def confine_in(mode: Mode, world: World, limits: JailLimits | None = None) -> st
         level=report.level,
         own_uid=mode.host_is_root,
         namespaces=namespaces.NAMES if mode.has_namespaces else (),
+        cgroup=False,  # the host puts it there
         notes=(),
     )
     return report.level.name

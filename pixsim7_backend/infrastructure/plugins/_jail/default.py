@@ -16,6 +16,8 @@ from pixsim7_backend.infrastructure.plugins._hooks.bus import HookBus
 
 from .allowances import Allowances
 from .broker import PER_MINUTE, BrokerLimits, Service
+from .cgroups import JailGroups, find_base
+from .confine.probe import probe_level
 from .jails import Jails, JailSettings, ScopeExtension
 from .launcher import Launcher
 from .level import ConfinementLevel
@@ -79,7 +81,12 @@ def make_jails(
 @cache
 def _launcher(preload: tuple[str, ...], floor: ConfinementLevel) -> Launcher:
     """Return the launcher that the apps of this process share; its zygote ends with the process."""
-    return Launcher(preload=preload, floor=floor, uids=UidPool() if os.geteuid() == 0 else None)
+    return Launcher(
+        preload=preload,
+        floor=floor,
+        uids=UidPool() if os.geteuid() == 0 else None,
+        groups=JailGroups(find_base()) if probe_level().cgroup else None,
+    )
 
 
 def installed_services() -> tuple[Service, ...]:

@@ -15,10 +15,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from . import control
+from .cgroups import JailGroup
 from .level import ConfinementLevel, ConfinementReport
 from .process import JailExit, JailProcess
 from .program import start_zygote
@@ -44,6 +45,9 @@ class _Launch:
     errors: int
     report: socket.socket
     on_end: Callable[[], None]
+    group: JailGroup | None
+    begun: threading.Event = field(default_factory=threading.Event)
+    """It has a process, or will never have one."""
     outcome: Future[JailProcess] = field(default_factory=Future)
     process: JailProcess | None = None
     said: bytes = b""
@@ -83,10 +87,13 @@ class Keeper:
         """The zygote runs, as far as is known."""
         return not self._is_over
 
-    def launch(self, spec: JailSpec, on_end: Callable[[], None], limit: float) -> JailProcess:
+    def launch(
+        self, spec: JailSpec, on_end: Callable[[], None], limit: float, group: JailGroup | None = None
+    ) -> JailProcess:
         """Fork a jail and wait until it is confined.
 
-        ``on_end`` is called once, when nothing of the jail is left, whether it was started or not.
+        ``on_end`` is called once, when nothing of the jail is left, whether it was started or not. ``group`` is the
+        control group that it is in before it is told what it is.
 
         Raises:
             LaunchError: it cannot be started; the text says why.
@@ -95,13 +102,14 @@ class Keeper:
         errors, errors_end = os.pipe()
         report, report_end = socket.socketpair()
         os.set_blocking(errors, False)
-        launch = _Launch(spec, here, errors, report, on_end)
+        launch = _Launch(spec, here, errors, report, on_end, group)
         try:
             self._request(launch, [there.fileno(), errors_end, report_end.fileno()])
         finally:
             there.close()
             os.close(errors_end)
             report_end.close()
+        _admit(launch, limit)
         with contextlib.suppress(OSError):  # it has ended before it was told: the thread sees that too
             control.send(report, spec.to_json())  # past the zygote
         try:
@@ -203,9 +211,10 @@ class Keeper:
 
     def _begin(self, number: int, pid: int, descriptor: int) -> None:
         launch = self._launches[number]
-        launch.process = JailProcess(launch.spec, launch.connection, pid, descriptor, launch.on_end)
+        launch.process = JailProcess(launch.spec, launch.connection, pid, descriptor, launch.on_end, group=launch.group)
         self._selector.register(launch.errors, selectors.EVENT_READ, lambda _: self._take_stderr(launch))
         self._selector.register(launch.report, selectors.EVENT_READ, lambda _: self._take_report(launch))
+        launch.begun.set()
 
     def _take_stderr(self, launch: _Launch) -> None:
         assert launch.process is not None
@@ -229,7 +238,8 @@ class Keeper:
             return
         said: Mapping[str, Any] = json.loads(launch.said or b"{}")
         if "report" in said:
-            launch.process.report = ConfinementReport.from_json(said["report"])
+            found = ConfinementReport.from_json(said["report"])
+            launch.process.report = replace(found, cgroup=launch.group is not None)
             launch.outcome.set_result(launch.process)
         elif "error" in said:
             launch.connection.close()
@@ -261,6 +271,7 @@ class Keeper:
         _close(launch.errors)
         launch.on_end()
         launch.outcome.set_exception(_refusal(launch, why))
+        launch.begun.set()
 
     def _fail(self, why: str) -> None:
         """The zygote is gone, and with it all jails."""
@@ -279,6 +290,17 @@ class Keeper:
     def _unregister(self, descriptor: int | socket.socket) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(descriptor)
+
+
+def _admit(launch: _Launch, limit: float) -> None:
+    """Move a jail into its group, while it waits to be told what it is."""
+    if launch.group is None or not launch.begun.wait(limit) or launch.process is None:
+        return
+    try:
+        launch.group.admit(launch.process.pid)
+    except OSError as error:
+        launch.process.kill()
+        raise _refusal(launch, f"it cannot be moved into its control group: {error}") from error
 
 
 def _refusal(launch: _Launch, why: str) -> LaunchError:

@@ -7,9 +7,11 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from .cgroups import JailGroups
 from .keeper import Keeper, LaunchError
 from .level import ConfinementLevel, ConfinementReport
 from .process import JailProcess
@@ -29,6 +31,7 @@ class Launcher:
         preload: modules that every jail finds imported, beside those of the platform.
         floor: a jail that is confined less does not run.
         uids: where the host is root, the users that jails run as; None: all as the host's.
+        groups: makes the control groups that jails are in; None: they are in that of the host.
         scratch: where scratch directories are made; None: where temporary files are.
         limit: seconds that the zygote may take to start, and a jail to be confined.
     """
@@ -39,12 +42,14 @@ class Launcher:
         preload: Sequence[str] = (),
         floor: ConfinementLevel = ConfinementLevel.CONFINED,
         uids: UidPool | None = None,
+        groups: JailGroups | None = None,
         scratch: Path | None = None,
         limit: float = _LIMIT,
     ) -> None:
         self._preload = tuple(preload)
         self._floor = floor
         self._uids = uids if os.geteuid() == 0 else None
+        self._groups = groups
         self._scratch = ScratchDirectories(scratch)
         self._limit = limit
         self._lock = threading.Lock()
@@ -80,18 +85,24 @@ class Launcher:
 
     def _spawn(self, keeper: Keeper, spec: JailSpec) -> JailProcess:
         try:
-            lease = None if self._uids is None else self._uids.lease()
+            with ExitStack() as undo:
+                uid = self._lease(undo)
+                scratch = self._scratch.make(spec.plugin, uid)
+                undo.callback(self._scratch.remove, scratch)
+                group = None if self._groups is None else self._groups.make(spec.plugin, spec.limits)
+                if group is not None:
+                    undo.callback(group.remove)
+                give_back = undo.pop_all().close
         except (NoUidError, OSError) as error:
-            raise LaunchError(f"the jail of plugin {spec.plugin!r} has no user to run as: {error}") from error
-        uid = None if lease is None else lease.uid
-        scratch = self._scratch.make(spec.plugin, uid)
+            raise LaunchError(f"the jail of plugin {spec.plugin!r} cannot be started: {error}") from error
+        return keeper.launch(replace(spec, uid=uid, scratch=str(scratch)), give_back, self._limit, group)
 
-        def give_back() -> None:
-            self._scratch.remove(scratch)
-            if lease is not None:
-                lease.release()
-
-        return keeper.launch(replace(spec, uid=uid, scratch=str(scratch)), give_back, self._limit)
+    def _lease(self, undo: ExitStack) -> int | None:
+        if self._uids is None:
+            return None
+        lease = self._uids.lease()
+        undo.callback(lease.release)
+        return lease.uid
 
     def close(self) -> None:
         """End all jails and the zygote; the launcher can be used again."""
@@ -100,6 +111,8 @@ class Launcher:
         if keeper is not None:
             keeper.close()
         self._scratch.close()
+        if self._groups is not None:
+            self._groups.close()
         atexit.unregister(self.close)
 
     def _get_keeper(self) -> Keeper:
@@ -117,6 +130,8 @@ class Launcher:
         if keeper is not None:
             keeper.forget()
             self._scratch.forget()
+            if self._groups is not None:
+                self._groups.forget()
 
 
 _launchers: weakref.WeakSet[Launcher] = weakref.WeakSet()

@@ -51,6 +51,7 @@ class ConfinementReport:
     """Each jail runs as a user of its own, who owns nothing else."""
     namespaces: tuple[str, ...] = ()
     cgroup: bool = False
+    """Each jail is in a control group of its own."""
     notes: tuple[str, ...] = ()
     """What is missing, why, and what would give it, for people."""
 
@@ -90,4 +91,6 @@ class ConfinementReport:
         parts.append("own user per plugin" if self.own_uid else "the host's own user")
         if self.namespaces:
             parts.append(f"namespaces: {', '.join(self.namespaces)}")
+        if self.cgroup:
+            parts.append("own control group per plugin")
         return "\n".join(["; ".join(parts), *(f"- {note}" for note in self.notes)])

@@ -9,9 +9,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .cgroups import JailGroup
 from .level import ConfinementReport
 from .scratch import ScratchUse, measure
 from .spec import JailSpec
@@ -33,10 +34,14 @@ class JailExit:
     """Seconds of processor time that it took."""
     peak: int = 0
     """Bytes of memory that it had at most, what it shared with others included."""
+    ran_out_of_memory: bool = False
+    """The kernel ended it, since its group had more than it may have."""
 
     def __str__(self) -> str:
         if self.code is None:
             return "ended with the process that starts jails"
+        if self.ran_out_of_memory:
+            return "was killed, since it used more memory than is allowed"
         if self.code >= 0:
             return f"exited with code {self.code}"
         name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else f"signal {-self.code}"
@@ -57,7 +62,14 @@ class JailProcess:
     """A jail that was started. Any thread may use it."""
 
     def __init__(
-        self, spec: JailSpec, connection: socket.socket, pid: int, descriptor: int, on_end: Callable[[], None]
+        self,
+        spec: JailSpec,
+        connection: socket.socket,
+        pid: int,
+        descriptor: int,
+        on_end: Callable[[], None],
+        *,
+        group: JailGroup | None = None,
     ) -> None:
         self.spec = spec
         """What it was started with; its user and its scratch directory are the launcher's choice."""
@@ -65,6 +77,8 @@ class JailProcess:
         self.pid = pid
         self.report: ConfinementReport | None = None
         """How it is confined; known as soon as it is started."""
+        self.group = group
+        """Its control group, where there are some."""
         self._descriptor = descriptor
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -81,6 +95,8 @@ class JailProcess:
         """End it at once; nothing happens where it has ended."""
         with self._lock, contextlib.suppress(ProcessLookupError):
             if self._exit is None:
+                if self.group is not None:
+                    self.group.kill()
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> JailExit | None:
@@ -137,7 +153,8 @@ class JailProcess:
         with self._lock:
             if self._exit is not None:
                 return
-            self._exit = how
+            full = self.group is not None and self.group.ran_out_of_memory()
+            self._exit = replace(how, ran_out_of_memory=full)
             os.close(self._descriptor)
         self._on_end()
         self._ended.set()

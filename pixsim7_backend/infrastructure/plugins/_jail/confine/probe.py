@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pixsim7_backend.infrastructure.plugins._jail.cgroups import JailGroups, NoGroupsError, find_base
 from pixsim7_backend.infrastructure.plugins._jail.level import ConfinementLevel, ConfinementReport
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits
 
@@ -37,6 +38,7 @@ def probe_level() -> ConfinementReport:
     if "level" not in plain:
         return ConfinementReport(level=ConfinementLevel.NONE, notes=(f"confining fails: {plain['error']}",))
     own_uid = _attempt(_other_user) if os.geteuid() == 0 else {"error": "the host is not root"}
+    no_group = _try_group()
     found = ConfinementReport.from_json(plain)
     return ConfinementReport(
         level=found.level,
@@ -44,11 +46,25 @@ def probe_level() -> ConfinementReport:
         seccomp=found.seccomp,
         own_uid="error" not in own_uid,
         namespaces=found.namespaces,
-        notes=tuple(_iter_notes(found, whole.get("error"), own_uid.get("error"))),
+        cgroup=no_group is None,
+        notes=tuple(_iter_notes(found, whole.get("error"), own_uid.get("error"), no_group)),
     )
 
 
-def _iter_notes(found: ConfinementReport, no_namespaces: str | None, no_uid: str | None) -> list[str]:
+def _try_group() -> str | None:
+    """Return why jails get no control groups; None: they do."""
+    try:
+        groups = JailGroups(find_base())
+        groups.make("probe", JailLimits()).remove()
+        groups.close()
+    except (NoGroupsError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _iter_notes(
+    found: ConfinementReport, no_namespaces: str | None, no_uid: str | None, no_group: str | None
+) -> list[str]:
     notes = []
     if not found.landlock_abi:
         notes.append("no Landlock: that needs Linux 5.13 or newer, and 'landlock' in the kernel's parameter lsm=")
@@ -59,7 +75,9 @@ def _iter_notes(found: ConfinementReport, no_namespaces: str | None, no_uid: str
     if no_namespaces is not None:
         notes.append(f"no namespaces ({no_namespaces}): plugins can find out which files exist")
     if no_uid is not None:
-        notes.append(f"no user per plugin ({no_uid}): threads are bounded by memory only")
+        notes.append(f"no user per plugin ({no_uid}): threads are counted by looking")
+    if no_group is not None:
+        notes.append(f"no control group per plugin ({no_group}): memory is bounded per process, and may be swapped")
     return notes
 
 
