@@ -104,7 +104,7 @@ def _settle(spec: JailSpec) -> None:
     """Make Python at home: its own random numbers, directories that it can use, stacks that fit its limits."""
     random.seed()
     os.chdir(spec.scratch)
-    os.environ.update(TMPDIR=spec.scratch, HOME=spec.scratch)
+    os.environ["TMPDIR"] = os.environ["HOME"] = spec.scratch
     tempfile.tempdir = None
     reach_folder(Path(spec.path))
     threading.stack_size(_STACK)

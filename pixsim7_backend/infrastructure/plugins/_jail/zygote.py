@@ -26,6 +26,7 @@ from .confine.privileges import die_with_parent, set_name
 from .confine.probe import probe_level
 from .inside.rehearsal import rehearse
 from .level import ConfinementLevel
+from .pages import gather_code, gather_names, put_finders_away
 
 __all__ = ["main"]
 
@@ -70,6 +71,8 @@ class _Zygote:
         report = probe_level()
         floor = ConfinementLevel[options["floor"].upper()]
         code = find_code()
+        gather_names()
+        put_finders_away()
         gc.freeze()  # a collection in a child would write to every page that it shares with its siblings
         control.send(self.control, {"ready": report.to_json()})
         while (message := self._next()) is not None:
@@ -132,4 +135,5 @@ def _preload(modules: Sequence[str]) -> None:
     for name in (*_PRELOADED, *modules):
         importlib.import_module(name)
     mimetypes.init()  # reads files that a jail cannot
+    gather_code(rehearse)
     rehearse()

@@ -114,6 +114,7 @@ class StreamServer:
         finally:
             del self._streams[stream.number]
         self.channel.post(Kind.END, stream.number, error)
+        self.channel.flush()  # whoever asked waits for it
 
 
 def _complete(scope: Scope) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -64,9 +65,10 @@ class Channel:
         self._turn = threading.Condition()
         self._is_read = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._take: Callable[[list[Frame]], object] = lambda _: None
+        self._sorted: deque[Frame] = deque()
+        self._take: Callable[[Frame], object] = lambda _: None
 
-    def start(self, take: Callable[[list[Frame]], object]) -> None:
+    def start(self, take: Callable[[Frame], object]) -> None:
         """Read from now on; ``take`` gets, on the running loop and in their order, all frames that are not replies."""
         self._loop, self._take = asyncio.get_running_loop(), take
         self._loop.add_reader(self._connection.fileno(), self._on_readable)
@@ -77,9 +79,7 @@ class Channel:
         Raises:
             FrameError: the payload cannot be said in a frame.
         """
-        packed = encode(kind, number, *payload)
-        with self._sending:
-            self._connection.sendall(packed)
+        self._send(encode(kind, number, *payload))
 
     def post(self, kind: Kind, number: int, *payload: Any) -> None:
         """Send one frame with all others of this turn of the event loop, in order; only on the loop's thread.
@@ -87,14 +87,21 @@ class Channel:
         Raises:
             FrameError: the payload cannot be said in a frame.
         """
+        packed = encode(kind, number, *payload)
         if not self._posted:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._posted += encode(kind, number, *payload)
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._posted += packed
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was posted now; only on the loop's thread."""
+        if not self._posted:
+            return
         posted, self._posted = self._posted, bytearray()
+        self._send(posted)
+
+    def _send(self, packed: bytes | bytearray) -> None:
         with self._sending:
-            self._connection.sendall(posted)
+            self._connection.sendall(packed)
 
     def call(self, method: str, *args: Any) -> Any:
         """Let the host do something; blocks this thread until it is done.
@@ -106,6 +113,7 @@ class Channel:
         while not call.is_done:
             if self._take_turn(call):
                 self._read(0)
+                self._hand_on_later()
         return call.result()
 
     async def acall(self, method: str, *args: Any) -> Any:
@@ -149,6 +157,7 @@ class Channel:
                 return
             self._is_read = True
         self._read(socket.MSG_DONTWAIT)
+        self._hand_on()
 
     def _read(self, flags: int) -> None:
         try:
@@ -167,10 +176,17 @@ class Channel:
                 self._turn.notify_all()
 
     def _sort(self, frames: list[Frame]) -> None:
-        others = [frame for frame in frames if not self._is_reply(frame)]
-        if others:
+        self._sorted.extend(frame for frame in frames if not self._is_reply(frame))
+
+    def _hand_on(self) -> None:
+        """Give the loop what is for it, on its own thread."""
+        while self._sorted:
+            self._take(self._sorted.popleft())
+
+    def _hand_on_later(self) -> None:
+        if self._sorted:
             assert self._loop is not None, "nobody calls before the start"
-            self._loop.call_soon_threadsafe(self._take, others)
+            self._loop.call_soon_threadsafe(self._hand_on)
 
     def _is_reply(self, frame: Frame) -> bool:
         if frame.kind is not Kind.REPLY:

@@ -22,6 +22,8 @@ _REQUESTS = (
     ("POST", "/api/v1/sample/items/1", {"name": "first"}),
     ("POST", "/api/v1/sample/items/x", {"size": "none"}),
     ("GET", "/api/v1/sample/plain", None),
+    ("GET", "/api/v1/sample/things/2", None),
+    ("GET", "/api/v1/sample/things", None),
     ("GET", "/api/v1/sample/nowhere", None),
 )
 

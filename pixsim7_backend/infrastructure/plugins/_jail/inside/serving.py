@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import Any
 
+from pixsim7_backend.infrastructure.plugins._jail.confine.syscalls import get_libc
 from pixsim7_backend.infrastructure.plugins._jail.frames import Frame, Kind
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailSpec
 
@@ -45,14 +47,13 @@ class _Jail:
         self._channel.start(self._take)
         await asyncio.get_running_loop().create_future()  # the process ends when the host does
 
-    def _take(self, frames: list[Frame]) -> None:
-        for frame in frames:
-            if frame.kind is Kind.ASK:
-                task = asyncio.create_task(self._answer(frame.id, *frame.payload), name=f"asked to {frame.payload[0]}")
-                self._asked.add(task)
-                task.add_done_callback(self._asked.discard)
-            else:
-                self._server.take(frame)
+    def _take(self, frame: Frame) -> None:
+        if frame.kind is Kind.ASK:
+            task = asyncio.create_task(self._answer(frame.id, *frame.payload), name=f"asked to {frame.payload[0]}")
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+        else:
+            self._server.take(frame)
 
     async def _answer(self, number: int, method: str, args: list[Any]) -> None:
         try:
@@ -61,6 +62,14 @@ class _Jail:
             self._channel.send(Kind.ANSWER, number, False, describe_error(error, self._directory))
         else:
             self._channel.send(Kind.ANSWER, number, True, value)
+        if method == "enable":
+            _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Return to the kernel what loading the plugin has left free, where the C library can do that."""
+    with contextlib.suppress(AttributeError):
+        get_libc().malloc_trim(0)
 
 
 class _FrameHandler(logging.Handler):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, HTTPException
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, SecretStr
 
@@ -37,6 +38,11 @@ class Item(BaseModel):
 
     name: str = Field(min_length=1)
     size: int = 1
+    weight: float | None = None
+    kind: Literal["plain", "odd"] = "plain"
+    tags: list[str] = []
+    more: dict[str, Any] = {}
+    made: datetime | None = None
 
 
 async def on_enable() -> None:
@@ -63,3 +69,21 @@ async def make(
 async def plain() -> JSONResponse:
     """Answer without one."""
     return JSONResponse({})
+
+
+@router.get("/things/{number}")
+async def read(
+    number: Annotated[int, Path(ge=0)],
+    q: str = "",
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    is_odd: bool = False,
+    share: float | None = None,
+) -> dict[str, object]:
+    """Answer with what is no model."""
+    return {"number": number, "q": q, "limit": limit, "is_odd": is_odd, "share": share}
+
+
+@router.get("/things", response_model=list[Item])
+async def read_all(since: datetime | None = None, kind: list[str] | None = None) -> list[dict[str, Any]]:
+    """Answer with models made of what is none."""
+    return [{"name": "first", "made": since, "tags": kind or []}]
