@@ -25,12 +25,13 @@ from .broker import Broker, BrokerLimits, JailIdentity, Meter, Service
 from .errors import JailProtocolError
 from .excess import find_excess
 from .jailed import load_jailed
+from .loading import Launcher
 from .process import JailProcess
 from .services.events import JailEvents
 from .services.log import JailLog, LogLimits
 from .spec import JailSpec
 from .supervision import Crash, SupervisorSettings
-from .supervisor import JailSupervisor, Launcher
+from .supervisor import JailSupervisor
 from .usage import JailUsage
 
 __all__ = ["JailSettings", "Jails"]

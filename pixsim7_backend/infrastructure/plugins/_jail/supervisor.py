@@ -9,29 +9,21 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from .broker import Broker
 from .channel import Channel
 from .errors import JailCallError, JailGoneError, JailProtocolError
-from .handshake import Greeting, greet
-from .keeper import LaunchError
+from .loading import Launcher, Loading, epitaph_of
 from .process import JailProcess
 from .spec import JailSpec
 from .supervision import Crash, Crashes, SupervisorSettings
 
-__all__ = ["JailSupervisor", "Launcher"]
+__all__ = ["JailSupervisor"]
 
 logger = logging.getLogger("pixsim7.plugins.jail")
-
-
-class Launcher(Protocol):
-    """Starts jails; may block."""
-
-    def spawn(self, spec: JailSpec) -> JailProcess:
-        """Start a jail and return it, before it has said anything."""
 
 
 class _Phase(enum.Enum):
@@ -94,26 +86,22 @@ class JailSupervisor:
         self.subscriptions: tuple[str, ...] = ()
         """The events that the plugin listens to, as of its last start, or as it was loaded."""
         self.starts = 0
-        self._spec = spec
-        self._launcher = launcher
+        self._loading = Loading(spec, launcher, settings, on_log, find_settings)
         self._settings = settings
         self._make_broker = make_broker
         self._on_log = on_log
-        self._find_settings = find_settings
         self._on_up = on_up
         self._on_rest = on_rest
         self._on_crash = on_crash
         self._on_given_up = on_given_up
         self._find_excess = find_excess
         self._phase = _Phase.OFF
-        self._loaded: tuple[JailProcess, Greeting] | None = None
         self._life: _Life | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._asked_for = asyncio.Event()
         self._used_at = 0.0
         self._questions = 0
-        self._is_discarded = False
 
     # --- from the outside -----------------------------------------------------------------------------
 
@@ -128,57 +116,10 @@ class JailSupervisor:
         return self._life.process if self._life is not None else None
 
     def load(self, settle: Callable[[Any], Mapping[str, Any] | None] = lambda _: None) -> Mapping[str, Any]:
-        """Start a process and let it load the plugin; return what it serves. Blocks.
-
-        Of a plugin with settings ``settle`` is given their schema, and returns the settings. Where it returns None,
-        or the plugin refuses them, it is not loaded; its process waits for questions about others. A lazy one is
-        ended when it is loaded.
-
-        Raises:
-            JailCallError: the plugin cannot be loaded.
-            JailGoneError, JailProtocolError: the jail ended, or misbehaved.
-        """
-        self._is_discarded = False
-        process, greeting = self._launch()
-        if "settings" in greeting.answer and (settings := settle(greeting.answer["settings"])) is not None:
-            greeting = self._keep_loaded(process, self._question(process, greeting, "load", settings))
-        answer = dict(greeting.answer)
+        """Let a process load the plugin; return what it serves. Blocks; see :meth:`Loading.load`."""
+        answer = self._loading.load(settle)
         self.subscriptions = _parse_events(answer.get("events", []))
-        if self._settings.is_lazy and "routes" in answer:
-            self.discard()
-            process.wait(self._settings.death_time)
         return answer
-
-    def _launch(self) -> tuple[JailProcess, Greeting]:
-        """Start a process and let it load the plugin with the settings in force; without any, if it needs none."""
-        process, settings = self._spawn(), self._find_settings()
-        greeting = self._question(process, None, "load", *([settings] if settings is not None else []))
-        return process, self._keep_loaded(process, greeting)
-
-    def _spawn(self) -> JailProcess:
-        try:
-            return self._launcher.spawn(self._spec)
-        except LaunchError as error:
-            raise JailGoneError(str(error)) from error
-
-    def _question(self, process: JailProcess, before: Greeting | None, *question: Any) -> Greeting:
-        """Ask a process that is not in service; where that goes wrong, it is ended."""
-        limit = self._settings.load_time
-        try:
-            return greet(process.connection, limit=limit, on_log=self._on_log, question=question, after=before)
-        except BaseException as error:
-            process.kill()
-            epitaph = _epitaph(str(error), process)
-            process.close()
-            if isinstance(error, JailGoneError):
-                raise JailGoneError(epitaph) from error
-            raise
-
-    def _keep_loaded(self, process: JailProcess, greeting: Greeting) -> Greeting:
-        self._loaded = process, greeting
-        if self._is_discarded:  # meanwhile
-            self.discard()
-        return greeting
 
     def ask_from_thread(self, *question: Any) -> Any:
         """Ask the jail, in service or not, for something of the plugin's code. Blocks.
@@ -191,7 +132,7 @@ class JailSupervisor:
         """
         keeper = self._keeper
         if keeper is None or keeper.done() or keeper.get_loop() is _find_running_loop():
-            return self._ask_apart(*question)
+            return self._loading.ask(*question)
         asked = asyncio.run_coroutine_threadsafe(self.ask(*question), keeper.get_loop())
         try:
             return asked.result(self._settings.hook_time)
@@ -200,16 +141,6 @@ class JailSupervisor:
             raise TimeoutError(f"it did not answer within {self._settings.hook_time:g} s") from None
         except HTTPException as error:
             raise JailGoneError(error.detail) from error
-
-    def _ask_apart(self, *question: Any) -> Any:
-        if self._loaded is not None:
-            (process, before), self._loaded = self._loaded, None
-            return self._keep_loaded(process, self._question(process, before, *question)).answer
-        process = self._spawn()
-        try:
-            return self._question(process, self._question(process, None, "load"), *question).answer
-        finally:
-            process.close()
 
     async def configure(self, settings: Mapping[str, Any]) -> None:
         """Let the jail put settings in force; one that does not run gets them when it starts.
@@ -235,7 +166,6 @@ class JailSupervisor:
             JailGoneError, JailProtocolError: as :meth:`load`.
             TimeoutError: it took too long.
         """
-        self._is_discarded = False
         self._ready.clear()
         self._asked_for.clear()
         if self._settings.is_lazy:
@@ -265,13 +195,9 @@ class JailSupervisor:
 
     def discard(self) -> None:
         """End a process that was loaded and never started, and whatever runs; nothing is awaited."""
-        self._is_discarded = True
         if self._keeper is not None:
             self._keeper.get_loop().call_soon_threadsafe(self._keeper.cancel)
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded[0].kill()
-            loaded[0].close()
+        self._loading.discard()
         if self._life is not None:
             self._life.channel.close()
             self._life.process.kill()
@@ -313,11 +239,7 @@ class JailSupervisor:
     # --- one process ------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
-        loaded, self._loaded = self._loaded, None
-        if loaded is None:
-            loaded = await asyncio.to_thread(self._launch)
-            self._loaded = None
-        process, greeting = loaded
+        process, greeting = self._loading.take() or await self._loading.start()
         lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         channel = Channel(
             on_call=lambda *call: broker.take(*call),  # noqa: PLW0108 - it is made below
@@ -335,7 +257,7 @@ class JailSupervisor:
             process.kill()
             epitaph = ""
             if isinstance(error, JailGoneError):
-                epitaph = await asyncio.to_thread(_epitaph, "it ended while it was enabled", process)
+                epitaph = await asyncio.to_thread(epitaph_of, "it ended while it was enabled", process)
             await self._bring_down()
             if epitaph:
                 raise JailGoneError(epitaph) from error
@@ -474,10 +396,3 @@ def _parse_events(events: Any) -> tuple[str, ...]:
 async def _ask_for_life(channel: Channel) -> None:
     with contextlib.suppress(JailCallError, JailGoneError, JailProtocolError):
         await channel.ask("ping")
-
-
-def _epitaph(what: str, process: JailProcess) -> str:
-    """Return how a process ended, with the last that it said."""
-    process.wait(1.0)
-    said = process.stderr_tail().strip()
-    return f"{what} ({process.describe_exit()})" + (f"; it wrote: {said}" if said else "")
