@@ -184,7 +184,7 @@ def metrics_table() -> Iterator[Row]:
     yield "metric", "type", "meaning"
     counted = {f"db.{what}": 1 for what in ("calls", "milliseconds", "statements", "rows", "bytes")}
     confined = ConfinedFigures(
-        phase="up", starts=1, crashes=0, cpu_seconds=1, memory_bytes=1, threads=1, calls=counted,
+        phase="up", starts=1, crashes=0, cpu_seconds=1, memory_bytes=1, threads=1, scratch_bytes=1, calls=counted,
         calls_this_minute=counted, calls_per_minute=counted, calls_refused=counted,
     )  # fmt: skip
     figures = PluginFigures(plugin="one", answers={"2xx": 1}, refused={"rate": 1}, memory_bytes=1, confined=confined)

@@ -22,7 +22,7 @@ _COLUMNS = (
     *("loop %", "stalls", "tasks", "handlers", "memory"),
 )
 _CONFINED = (
-    *("confined", "process", "starts", "crashes", "cpu %", "cpu", "memory", "threads"),
+    *("confined", "process", "starts", "crashes", "cpu %", "cpu", "memory", "threads", "scratch"),
     *("calls", "calls/s", "statements", "rows", "of the minute", "refused"),
 )
 Figures = Mapping[str, Any]
@@ -139,6 +139,7 @@ def _confined_cells(plugin: str, now: Figures, before: Figures, seconds: float) 
         Text(f"{now['cpu_seconds']:.1f} s" if now["cpu_seconds"] is not None else ""),
         Text(_mebibytes(now["memory_bytes"])),
         Text(str(now["threads"] or "")),
+        Text(_mebibytes(now["scratch_bytes"])),
         Text(str(calls)),
         Text(f"{max(0, calls - _sum(before, 'calls')) / seconds:.1f}" if seconds else ""),
         Text(str(_sum(now, "statements"))),

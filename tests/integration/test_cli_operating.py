@@ -255,6 +255,7 @@ def test_confined_plugins_are_shown_with_their_processes_and_calls() -> None:
     def figures(cpu: float, calls: int, phase: str = "up") -> dict[str, Any]:
         confined = {
             "phase": phase, "starts": 2, "crashes": 1, "cpu_seconds": cpu, "memory_bytes": 40 << 20, "threads": 3,
+            "scratch_bytes": 1 << 20,
             "calls": {"db.calls": calls, "db.statements": 4, "db.rows": 9, "http.calls": 1},
             "calls_this_minute": {"db.rows": 9, "http.calls": 1}, "calls_per_minute": {"db.rows": 10, "http.calls": 2},
             "calls_refused": {"db.rows": 5},
@@ -263,6 +264,6 @@ def test_confined_plugins_are_shown_with_their_processes_and_calls() -> None:
 
     table = render_confined([figures(3.0, 14), {"plugin": "own", "confined": None}], [figures(2.0, 10)], seconds=2.0)
     assert [[str(cell) for cell in column.cells] for column in table.columns] == [
-        ["census"], ["up"], ["2"], ["1"], ["50.0%"], ["3.0 s"], ["40.0 MiB"], ["3"],
+        ["census"], ["up"], ["2"], ["1"], ["50.0%"], ["3.0 s"], ["40.0 MiB"], ["3"], ["1.0 MiB"],
         ["15"], ["2.0"], ["4"], ["9"], ["90% db.rows"], ["5"],
     ]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerLimits
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.integration.platform.live import LiveServer
 
-from .conftest import Serve
+from .conftest import PATIENT, Serve
 
 pytestmark = pytest.mark.anyio
 
 CODE = """
 import os
+from pathlib import Path
 from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError
+
+def on_enable():
+    Path("kept").write_bytes(bytes(1 << 20))
 
 @router.post("/say")
 async def say() -> str:
@@ -42,14 +48,22 @@ def confined_figures(server: LiveServer) -> dict[str, Any]:
     return found
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.02)
+
+
 async def test_operators_see_what_a_confined_plugin_uses(
     confined: Serve, open_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its process, its starts and crashes, its calls and what is refused of them; a reload goes on counting."""
     write_plugin(open_dir, "busy", CODE, events=["busy:said"])
     calls = BrokerLimits(per_minute={"events.calls": 1000, "busy.events.calls": 2})
+    quick = replace(PATIENT, heartbeat=0.05)
     with caplog.at_level(logging.WARNING, "pixsim7.plugins.broker"):
-        async with confined(jails={"calls": calls}) as server, server.client() as client:
+        async with confined(jails={"calls": calls, "supervision": quick}) as server, server.client() as client:
             for _ in range(4):
                 await client.post("/api/v1/busy/say")
             found = confined_figures(server)
@@ -63,9 +77,8 @@ async def test_operators_see_what_a_confined_plugin_uses(
             line = 'pixsim7_plugin_calls_refused_total{plugin="busy",limit="events.calls"} 2'
             assert line in server.manager.metrics.render_prometheus()
             assert (await client.get("/api/v1/busy/die")).status_code == 502
-            async with asyncio.timeout(30):
-                while confined_figures(server)["starts"] < 2:  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(0.02)
+            await until(lambda: confined_figures(server)["starts"] == 2)
+            await until(lambda: (confined_figures(server)["scratch_bytes"] or 0) >= 1 << 20)
             await server.manager.reload("busy")
             found = confined_figures(server)
             assert (found["starts"], found["crashes"], found["calls_refused"]) == (3, 1, {"events.calls": 2})

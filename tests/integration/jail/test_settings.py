@@ -48,6 +48,13 @@ class settings_model(BaseModel):
             raise ValueError("be polite")
         return greeting
 
+    @field_validator("api_key")
+    @classmethod
+    def check_key(cls, key):
+        if key.get_secret_value().startswith("bad"):
+            raise ValueError(f"{key.get_secret_value()} is no key")
+        return key
+
 heard = []
 came = asyncio.Event()
 at_load = []
@@ -81,6 +88,7 @@ PATCHES: list[dict[str, Any]] = [
     {"greeting": "boom"},
     {"greeting": "a\u0000b"},
     {"api_key": ["t0p-s3cret"]},
+    {"api_key": "bad-s3cret"},
     {"greeting": "hi", "api_key": "t0p-s3cret", "limits": {"names": ["a", "b"]}},
     {"greeting": None, "discount": 0.5, "api_key": "**********"},
     {"greeting": "again"},
@@ -144,6 +152,8 @@ async def test_operators_cannot_tell_which(
         ["file"],
     )
     assert (last[1]["values"]["api_key"], last[2]["key"], last[2]["discount"]) == ("**********", "t0p-s3cret", 0.7)
+    assert "bad-s3cret" not in str(seen)
+    assert "********** is no key" in str(seen)
     assert stored[1]["api_key"].keys() == stored[0]["api_key"].keys() == {"$encrypted"}
 
 
@@ -178,6 +188,28 @@ async def test_settings_in_force_survive_a_crash(confined: Serve, open_dir: Path
             shown = (await client.get("/api/v1/shop/")).json()
             assert (shown["greeting"], shown["key"], shown["at_load"]) == ("hi", "t0p-s3cret", ["hi"])
             await server.manager.reload("shop")
+
+
+async def test_settings_of_what_does_not_run_yet(confined: Serve, open_dir: Path) -> None:
+    """One that waits for a decision is not run to know what can be set; one that nobody needs is started for it."""
+    write_plugin(open_dir, "shop", CODE, permissions=["db:own"])
+    lazy = replace(PATIENT, is_lazy=True)
+    async with confined(cipher=CIPHER, jails={"supervision": lazy}) as server, server.client() as client:
+        manager = server.manager
+        assert manager.get("shop").state is PluginState.BLOCKED
+        await manager.change_settings("shop", {"greeting": "hi", "discount": 0.2})
+        view = manager.view_settings("shop")
+        assert (view.schema, view.values) == ({}, {"greeting": "**********", "discount": "**********"})
+        await manager.enable("shop", grant=["none"])
+        figures = manager.metrics.of("shop").confined
+        assert figures is not None
+        assert (figures.phase, figures.starts) == ("idle", 0)
+        assert manager.view_settings("shop").values["greeting"] == "hi"
+        with pytest.raises(PluginSettingsError):
+            await manager.change_settings("shop", {"discount": 2})
+        await manager.change_settings("shop", {"discount": 0.3})
+        shown = (await client.get("/api/v1/shop/")).json()
+        assert (shown["greeting"], shown["discount"], shown["at_load"]) == ("hi", 0.3, ["hi"])
 
 
 HOSTILE = """

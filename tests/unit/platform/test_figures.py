@@ -180,14 +180,14 @@ def test_prometheus_text_has_help_types_and_escaped_labels() -> None:
 def test_what_confined_plugins_use_is_told_where_it_is_known() -> None:
     """Calls by family in the units of Prometheus; a process that is not there has no sample, and is not up."""
     confined = ConfinedFigures(
-        phase="up", starts=3, crashes=1, cpu_seconds=1.5, memory_bytes=4096, threads=2,
+        phase="up", starts=3, crashes=1, cpu_seconds=1.5, memory_bytes=4096, threads=2, scratch_bytes=512,
         calls={"db.calls": 7, "db.milliseconds": 250, "db.statements": 5, "http.calls": 2},
         calls_this_minute={"db.calls": 5}, calls_per_minute={"db.calls": 10, "http.calls": 4},
         calls_refused={"db.calls": 6},
     )  # fmt: skip
-    off = replace(confined, phase="off", cpu_seconds=None, memory_bytes=None, threads=None)
+    off = replace(confined, phase="off", cpu_seconds=None, memory_bytes=None, threads=None, scratch_bytes=None)
     figures = [PluginFigures(plugin="a", confined=confined), PluginFigures(plugin="b", confined=off)]
-    samples = [line for line in render_prometheus(figures).splitlines() if re.search("process|_call", line)]
+    samples = [line for line in render_prometheus(figures).splitlines() if re.search("process|scratch|_call", line)]
     assert [line.removeprefix("pixsim7_plugin_") for line in samples if line[0] != "#" and 'plugin="a"' in line] == [
         'process_up{plugin="a"} 1',
         'process_starts_total{plugin="a"} 3',
@@ -195,6 +195,7 @@ def test_what_confined_plugins_use_is_told_where_it_is_known() -> None:
         'process_cpu_seconds_total{plugin="a"} 1.5',
         'process_resident_memory_bytes{plugin="a"} 4096',
         'process_threads{plugin="a"} 2',
+        'scratch_bytes{plugin="a"} 512',
         'calls_total{plugin="a",family="db"} 7',
         'calls_total{plugin="a",family="http"} 2',
         'call_seconds_total{plugin="a",family="db"} 0.25',

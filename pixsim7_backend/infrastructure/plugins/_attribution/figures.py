@@ -226,6 +226,8 @@ class ConfinedFigures:
     memory_bytes: int | None
     """What it has in memory, what it shares with others included."""
     threads: int | None
+    scratch_bytes: int | None
+    """What lay in its scratch directory when the host last looked; None before."""
     calls: Mapping[str, int]
     """What its calls came to, by what is counted, like ``{"db.calls": 3, "db.rows": 20}``."""
     calls_this_minute: Mapping[str, int]

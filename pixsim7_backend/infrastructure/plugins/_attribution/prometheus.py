@@ -85,6 +85,7 @@ _METRICS: Sequence[_Metric] = (
         _own(lambda it: it.memory_bytes),
     ),
     ("process_threads", "gauge", "Confined: threads of its process.", _own(lambda it: it.threads)),
+    ("scratch_bytes", "gauge", "Confined: size of its scratch directory.", _own(lambda it: it.scratch_bytes)),
     ("calls_total", "counter", "Confined: its calls of the host.", _calls("calls")),
     ("call_seconds_total", "counter", "Confined: how long they took.", _calls("milliseconds", 0.001)),
     ("call_statements_total", "counter", "Confined: statements that were run for it.", _calls("statements")),

@@ -77,6 +77,8 @@ class JailProcess:
         self.pid = pid
         self.report: ConfinementReport | None = None
         """How it is confined; known as soon as it is started."""
+        self.scratch: ScratchUse | None = None
+        """What lay in its scratch directory when the host last looked; None before."""
         self.group = group
         """Its control group, where there are some."""
         self._descriptor = descriptor

@@ -36,6 +36,7 @@ class JailUsage:
             cpu_seconds=use.cpu if use else None,
             memory_bytes=use.memory if use else None,
             threads=use.threads if use else None,
+            scratch_bytes=process.scratch.size if process is not None and process.scratch else None,
             calls=dict(meter.total),
             calls_this_minute={name: amount for name, amount in meter.minute.items() if amount},
             calls_per_minute=meter.limits,

@@ -254,6 +254,7 @@ class PluginConfinedFigures(BaseModel):
     cpu_seconds: float | None = Field(description="Of its present process, as the rest; null where there is none.")
     memory_bytes: int | None = Field(description="What it shares with others included.")
     threads: int | None
+    scratch_bytes: int | None = Field(description="Of its scratch directory, when the server last looked.")
     calls: dict[str, int] = Field(examples=[{"db.calls": 3, "db.statements": 2, "db.rows": 20, "db.milliseconds": 4}])
     calls_this_minute: dict[str, int]
     calls_per_minute: dict[str, int] = Field(description="How much of it is allowed in a minute.")
