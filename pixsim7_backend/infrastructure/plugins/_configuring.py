@@ -57,10 +57,11 @@ class Configurator:
             NoSettingsError: it has none, or it was removed.
         """
         generation, book = self._plugins.generations.get(record.id), self._plugins.book
-        form = generation.code.settings if generation is not None else None
-        if generation is not None and form is not None and generation.owner.settings.current is not None:
+        current = generation.owner.settings.current if generation is not None else None
+        form = generation.code.settings if generation is not None and current is not None else None
+        if generation is not None and form is not None:
             with running_as(generation.owner, Entry.HOOK):
-                return book.view(record.id, form, generation.owner.settings.current)
+                return book.view(record.id, form, current)
         unusable = book.find_unusable(record.id)
         if unusable is not None and record.state is not PluginState.DISABLED:
             return unusable

@@ -86,7 +86,10 @@ def test_definitions_that_all_refer_to_all_take_no_time_to_follow() -> None:
     names = [f"d{number}" for number in range(40)]
     everywhere = [{"$ref": f"#/$defs/{name}"} for name in names]
     schema = {"$defs": {name: {"anyOf": everywhere} for name in names}, "anyOf": everywhere}
-    assert len(SettingsSchema(harmless_schema(schema)).root) <= len(names) * (len(names) + 2) + 1
+    asked = SettingsSchema(harmless_schema(schema))
+    assert len(asked.root) <= len(names) * (len(names) + 2) + 1
+    assert asked.item(asked.root, 7) is asked.item(asked.root, 8)
+    assert asked.member(asked.root, "a") is asked.member(asked.root, "a")
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ class JailSupervisor:
             JailCallError, JailGoneError, JailProtocolError, TimeoutError: as :meth:`load`.
         """
         if self._phase not in (_Phase.UP, _Phase.STARTING):
+            self._loading.discard()  # what waits was loaded with the former ones
             return
         try:
             async with asyncio.timeout(self._settings.hook_time):

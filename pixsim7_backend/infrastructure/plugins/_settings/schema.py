@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["DROPPED", "Node", "Path", "SettingsSchema", "dotted", "merge_layers"]
@@ -18,11 +19,25 @@ DROPPED: Any = object()
 """What a change of secrets returns for a member that shall go."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What was found out about a node, so that large documents ask large schemas once."""
+
+    node: Node
+    """Kept, so that no other node gets its id."""
+    is_secret: bool
+    prefix: int
+    """How many of its first items are described one by one."""
+    members: dict[str, Node | None] = field(default_factory=dict)
+    items: dict[int, Node] = field(default_factory=dict)
+
+
 class SettingsSchema:
     """The JSON schema of a settings model, asked about places in a document."""
 
     def __init__(self, schema: Schema) -> None:
         self.json = schema
+        self._known: dict[int, _Known] = {}
         self.root: Node = self._nodes([schema])
         self.has_secrets = '"writeOnly": true' in json.dumps(schema)
 
@@ -38,8 +53,22 @@ class SettingsSchema:
             for each in schema.get(word, ()):
                 yield from self._flatten(each, seen)
 
+    def _know(self, node: Node) -> _Known:
+        known = self._known.get(id(node))
+        if known is None:
+            is_secret = any(each.get("writeOnly") for each in node)
+            prefix = max((len(each.get("prefixItems", ())) for each in node), default=0)
+            known = self._known[id(node)] = _Known(node, is_secret, prefix)
+        return known
+
     def member(self, node: Node, name: str) -> Node | None:
         """Return what is said about a member of an object; None where the object has no such member."""
+        members = self._know(node).members
+        if name not in members:
+            members[name] = self._member(node, name)
+        return members[name]
+
+    def _member(self, node: Node, name: str) -> Node | None:
         named = [each["properties"][name] for each in node if name in each.get("properties", {})]
         if named:
             return self._nodes(named)
@@ -51,6 +80,13 @@ class SettingsSchema:
 
     def item(self, node: Node, index: int) -> Node:
         """Return what is said about an item of an array."""
+        known = self._know(node)
+        place = min(index, known.prefix)
+        if place not in known.items:
+            known.items[place] = self._item(node, place)
+        return known.items[place]
+
+    def _item(self, node: Node, index: int) -> Node:
         found: list[Schema] = []
         for each in node:
             first = each.get("prefixItems", ())
@@ -83,7 +119,7 @@ class SettingsSchema:
         return self._change(value, self.root, (), change)
 
     def _change(self, value: Any, node: Node | None, path: Path, change: ChangeSecret) -> Any:
-        if node is None or any(each.get("writeOnly") for each in node):
+        if node is None or self._know(node).is_secret:
             return change(path, value) if value is not None and self.has_secrets else value
         if isinstance(value, Mapping):
             members = (
