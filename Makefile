@@ -35,6 +35,7 @@ test-live: $(VENV)/.dev ## Replace a plugin 200 times under 64 clients; a third 
 
 test-escape: $(VENV)/.dev ## Try to escape from the jail, as each kind of host that this machine can be
 	@$(BIN)/python -m tests.escape $(PYTEST_ARGS)
+	@$(BIN)/pytest -q -m "" tests/integration/jail $(PYTEST_ARGS)
 
 test-fuzz: $(VENV)/.dev ## Send the host frames, answers and statements at random, for an hour (FUZZ_SECONDS)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/pytest -q tests/escape/test_fuzz.py $(PYTEST_ARGS)

@@ -157,23 +157,23 @@ def test_guide_lines_are_visible_under_plain_uvicorn(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_four_workers_share_the_embedded_database(tmp_path: Path) -> None:
-    """`WORKERS=4 pixsim7 serve` in an empty place migrates once, serves, and stops all its processes."""
+def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
+    """`WORKERS=3 pixsim7 serve` in an empty place migrates once, serves, and stops all its processes."""
     port = free_port()
-    environment = {**os.environ, "WORKERS": "4", "PORT": str(port), "LOG_FORMAT": "console", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "WORKERS": "3", "PORT": str(port), "LOG_FORMAT": "console", "PYTHONPATH": str(ROOT)}
     log = tmp_path / "log.txt"
     with log.open("wb") as stderr:
         command = [sys.executable, "-m", "pixsim7_backend", "serve"]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
     try:
-        assert wait_until(lambda: log.read_text().count("Application startup complete") == 4, 60), log.read_text()
+        assert wait_until(lambda: log.read_text().count("Application startup complete") == 3, 60), log.read_text()
         assert answers(f"http://127.0.0.1:{port}/healthz")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     text = log.read_text()
     assert text.count("Migrated the tables of auth to 0001") == 1
-    assert text.count("Application shutdown complete") == 4
+    assert text.count("Application shutdown complete") == 3
     assert "Traceback" not in text
 
 

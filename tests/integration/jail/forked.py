@@ -92,6 +92,11 @@ MODES = [
     Mode("unprivileged", host_is_root=False, has_namespaces=False),
     Mode("unprivileged, namespaces", host_is_root=False, has_namespaces=True),
 ]
+#: For tests in each mode: the strongest and the weakest always, those between with ``make test-escape``.
+EACH_MODE = [
+    pytest.param(mode, id=mode.name, marks=() if mode in (MODES[1], MODES[2]) else pytest.mark.thorough)
+    for mode in MODES
+]
 
 
 def require(mode: Mode) -> None:

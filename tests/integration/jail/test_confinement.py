@@ -26,7 +26,19 @@ from pixsim7_backend.infrastructure.plugins._jail.confine.syscalls import get_li
 from pixsim7_backend.infrastructure.plugins._jail.level import ConfinementLevel
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits
 
-from .forked import MODES, Mode, Outcome, World, confine_in, require, run_both, run_confined, run_fresh, world_of
+from .forked import (
+    EACH_MODE,
+    MODES,
+    Mode,
+    Outcome,
+    World,
+    confine_in,
+    require,
+    run_both,
+    run_confined,
+    run_fresh,
+    world_of,
+)
 
 pytestmark = pytest.mark.skipif(
     probe_level().level < ConfinementLevel.CONFINED, reason=f"this machine reaches only: {probe_level()}"
@@ -347,7 +359,7 @@ ATTEMPTS: list[Callable[[World], None]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=MODES, ids=lambda mode: mode.name)
+@pytest.fixture(params=EACH_MODE)
 def mode(request: pytest.FixtureRequest) -> Mode:
     """As whom the host runs, and whether jails have namespaces; those that this machine can have."""
     found: Mode = request.param

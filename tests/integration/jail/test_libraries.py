@@ -32,7 +32,7 @@ from cryptography.fernet import Fernet
 from pixsim7_backend.infrastructure.plugins._jail.confine.probe import probe_level
 from pixsim7_backend.infrastructure.plugins._jail.level import ConfinementLevel
 
-from .forked import MODES, Mode, World, require, run_confined
+from .forked import EACH_MODE, Mode, World, require, run_confined
 
 pytestmark = pytest.mark.skipif(
     probe_level().level < ConfinementLevel.CONFINED, reason=f"this machine reaches only: {probe_level()}"
@@ -179,7 +179,7 @@ LIBRARIES: list[Callable[[World], bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", EACH_MODE)
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.__name__)
 def test_it_works_confined(mode: Mode, library: Callable[[World], bool]) -> None:
     """Confinement takes nothing away that a plugin is made of."""
