@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -16,15 +17,23 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from statistics import median
 
+import httpx
+import uvloop
+from fastapi import FastAPI
+
+from pixsim7_backend.infrastructure.plugins import init_plugin_manager, plugin_hooks
 from pixsim7_backend.infrastructure.plugins._jail.frames import Kind, encode
 from pixsim7_backend.infrastructure.plugins._jail.handshake import greet
+from pixsim7_backend.infrastructure.plugins._jail.jails import Jails, JailSettings
 from pixsim7_backend.infrastructure.plugins._jail.launcher import Launcher
 from pixsim7_backend.infrastructure.plugins._jail.process import JailProcess
 from pixsim7_backend.infrastructure.plugins._jail.spec import JailSpec
+from pixsim7_backend.infrastructure.plugins._jail.supervision import SupervisorSettings
 from pixsim7_backend.infrastructure.plugins._jail.uids import UidPool
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 
 from .dispatch import ratio
+from .jail_queries import query_rows
 from .reload import free_port
 from .report import Row, at_least, at_most, for_comparison
 
@@ -258,6 +267,41 @@ def starting(quick: bool) -> list[Row]:
     return rows
 
 
+def calling(quick: bool) -> list[Row]:
+    """Time from a kill to the next answer, and what the broker takes of a query."""
+    with launching() as (launcher, _), open_directory() as root:
+        times = uvloop.run(_respawns(launcher, root / "killed", 3 if quick else 21))
+        row = at_most("respawn after a kill, to first answer", median(times), 100, "ms", f"worst {max(times):.0f}")
+        return [row, *query_rows(launcher, root, 5 if quick else 21)]
+
+
+async def _respawns(launcher: Launcher, directory: Path, rounds: int) -> list[float]:
+    """Kill a jail again and again, as if each time were the first; return the milliseconds until it answers."""
+    write_plugin(directory, "there", _CODE)
+    (directory / "none").mkdir()
+    patient = JailSettings(supervision=SupervisorSettings(crashes=2 * rounds, healthy_after=0))
+    jails = Jails(launcher, patient, plugin_hooks)
+    app, times = FastAPI(), []
+    manager = init_plugin_manager(
+        app, directory / "none", community_directory=directory, disabled=(), jails=lambda: jails
+    )
+    await manager.enable_all()
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bench") as client:
+            for _ in range(rounds):
+                process = jails.supervisors["there"].process
+                assert process is not None
+                started = time.perf_counter()
+                os.kill(process.pid, signal.SIGKILL)
+                while (await client.get(_PATHS["confined"])).status_code != 200:  # noqa: ASYNC110 - as clients ask
+                    await asyncio.sleep(0.001)
+                times.append((time.perf_counter() - started) * 1e3)
+    finally:
+        await manager.disable_all()
+        manager.close()
+    return times
+
+
 def _proportional(pid: int) -> int:
     """Return the bytes of memory of a process, what it shares with others divided among them."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
@@ -266,4 +310,4 @@ def _proportional(pid: int) -> int:
 
 def rows(quick: bool) -> list[Row]:
     """Measure everything about jails; ``quick`` repeats less."""
-    return [*asyncio.run(over_http(quick)), *starting(quick)]
+    return [*asyncio.run(over_http(quick)), *starting(quick), *calling(quick)]

@@ -225,7 +225,13 @@ async def test_nothing_of_the_host_gets_in(launcher: Launcher, folder: Path, mon
         } | ({"LC_CTYPE": "C.UTF-8"} if "LC_CTYPE" in found["environment"] else {})  # fmt: skip
         kinds = list(found["descriptors"].values())
         assert kinds[:3] == [0o02, 0o02, 0o01]  # two characters devices, the pipe to the host
-        assert sorted(kinds[3:]) == [0, 0o14, 0o14, 0o14]  # its event loop; the channel and the loop's own pair
+        assert sorted(kinds[3:]) == [
+            0,
+            0,
+            0o14,
+            0o14,
+            0o14,
+        ]  # its event loop and watch; the channel and the loop's pair
         assert found["directory"] == found["temporary"] == scratch
         assert found["argv"] == ["jail quest"]
         assert found["session"]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -64,14 +66,16 @@ class Channel:
         self._decoder = Decoder()
         self._turn = threading.Condition()
         self._is_read = False
+        self._watch = select.epoll()
+        self._watch.register(connection, select.EPOLLIN)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._sorted: deque[Frame] = deque()
+        self._due: deque[Callable[[], object]] = deque()
         self._take: Callable[[Frame], object] = lambda _: None
 
     def start(self, take: Callable[[Frame], object]) -> None:
         """Read from now on; ``take`` gets, on the running loop and in their order, all frames that are not replies."""
         self._loop, self._take = asyncio.get_running_loop(), take
-        self._loop.add_reader(self._connection.fileno(), self._on_readable)
+        self._loop.add_reader(self._watch.fileno(), self._on_readable)
 
     def send(self, kind: Kind, number: int, *payload: Any) -> None:
         """Send one frame; waits while the host is slow to read.
@@ -109,7 +113,7 @@ class Channel:
         Raises:
             BrokerCallError: it was refused or failed.
         """
-        call = self._begin(method, args, _Call())
+        self._begin(method, args, call := _Call())
         while not call.is_done:
             if self._take_turn(call):
                 self._read(0)
@@ -125,11 +129,12 @@ class Channel:
             if not done.done():
                 done.set_result(None)
 
-        call = self._begin(method, args, _Call(lambda: loop.call_soon_threadsafe(finish)))
+        later = self._due.append if loop is self._loop else loop.call_soon_threadsafe
+        self._begin(method, args, call := _Call(lambda: later(finish)))
         await done
         return call.result()
 
-    def _begin(self, method: str, args: tuple[Any, ...], call: _Call) -> _Call:
+    def _begin(self, method: str, args: tuple[Any, ...], call: _Call) -> None:
         number = next(self._numbers)
         self._calls[number] = call
         try:
@@ -137,7 +142,6 @@ class Channel:
         except BaseException:
             self._calls.pop(number, None)
             raise
-        return call
 
     # --- reading: one at a time, and handing on before the next one may --------------------------------
 
@@ -149,6 +153,7 @@ class Channel:
             if call.is_done:
                 return False
             self._is_read = True
+            self._watch.modify(self._connection, 0)  # or what comes would wake the loop, too, for nothing
             return True
 
     def _on_readable(self) -> None:
@@ -173,28 +178,31 @@ class Channel:
         finally:
             with self._turn:
                 self._is_read = False
+                if not flags:
+                    self._watch.modify(self._connection, select.EPOLLIN)
                 self._turn.notify_all()
 
     def _sort(self, frames: list[Frame]) -> None:
-        self._sorted.extend(frame for frame in frames if not self._is_reply(frame))
+        for frame in frames:
+            if frame.kind is Kind.REPLY:
+                self._settle(frame)
+            else:
+                self._due.append(partial(self._take, frame))
 
-    def _hand_on(self) -> None:
-        """Give the loop what is for it, on its own thread."""
-        while self._sorted:
-            self._take(self._sorted.popleft())
-
-    def _hand_on_later(self) -> None:
-        if self._sorted:
-            assert self._loop is not None, "nobody calls before the start"
-            self._loop.call_soon_threadsafe(self._hand_on)
-
-    def _is_reply(self, frame: Frame) -> bool:
-        if frame.kind is not Kind.REPLY:
-            return False
-        call = self._calls.pop(frame.id, None)
+    def _settle(self, reply: Frame) -> None:
+        call = self._calls.pop(reply.id, None)
         if call is not None:
-            call.is_good, call.value = frame.payload
+            call.is_good, call.value = reply.payload
             call.is_done = True
             if call.wake is not None:
                 call.wake()
-        return True
+
+    def _hand_on(self) -> None:
+        """Let the loop do what is for it, on its own thread."""
+        while self._due:
+            self._due.popleft()()
+
+    def _hand_on_later(self) -> None:
+        if self._due:
+            assert self._loop is not None, "nobody calls before the start"
+            self._loop.call_soon_threadsafe(self._hand_on)
