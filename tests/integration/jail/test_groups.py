@@ -114,6 +114,24 @@ def test_a_refused_group_is_a_refused_jail(base: Path, folder: Path) -> None:
     assert groups_in(base) == []
 
 
+class Vanishing(JailGroups):
+    """Makes groups that somebody else removes at once."""
+
+    def make(self, name: str, limits: JailLimits) -> JailGroup:
+        group = super().make(name, limits)
+        group.remove()
+        return group
+
+
+def test_a_jail_that_gets_into_no_group_does_not_run(base: Path, folder: Path) -> None:
+    """It is ended before it was told what it is."""
+    launcher = Launcher(uids=UidPool(), groups=Vanishing(base, controllers=()))
+    with pytest.raises(LaunchError, match=r"it cannot be moved into its control group: .*No such file"):
+        launcher.spawn(spec_of(folder))
+    launcher.close()
+    assert groups_in(base) == []
+
+
 HOST = """
 import subprocess, sys, time
 from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 
 from pixsim7_backend.infrastructure.plugins import BreakerSettings, DesiredState, PluginState, plugin_hooks
 from pixsim7_backend.infrastructure.plugins._jail.supervisor import JailSupervisor
-from pixsim7_backend.infrastructure.plugins.errors import QuarantinedError
+from pixsim7_backend.infrastructure.plugins.errors import PluginSettingsError, QuarantinedError
 from pixsim7_backend.infrastructure.plugins.testing import MemoryStateStore, write_plugin
 from tests.integration.platform.live import LiveServer
 
@@ -115,6 +115,34 @@ async def test_one_that_is_idle_says_good_bye_and_comes_back(
         await until(lambda: supervisor.starts == 3)
         assert pids[0] != pids[1]
         assert not list(supervisor.crashes)
+
+
+async def test_one_that_does_not_run_is_configured(confined: Serve, open_dir: Path) -> None:
+    """It is started for its code to check what is set, and stopped again; then that is in force in the next process."""
+    impatient = replace(LAZY, heartbeat=0.05, idle_stop=0.1)
+    async with serve(confined, open_dir, CONFIGURED, settings=impatient) as server, server.client() as client:
+        supervisor = supervisor_of(server)
+        assert "greeting" in server.manager.settings_schema("late")["properties"]
+        assert supervisor.starts == 0
+        with pytest.raises(PluginSettingsError, match="greeting"):
+            await server.manager.change_settings("late", {"greeting": "much too long"})
+        await server.manager.change_settings("late", {"greeting": "hi"})
+        await until(lambda: supervisor.phase == "idle")
+        assert (await client.get("/api/v1/late/greeting")).json() == "hi"
+        assert supervisor.starts > 1
+
+
+CONFIGURED = """
+from pydantic import BaseModel, Field
+from pixsim7_backend.infrastructure.plugins import plugin_settings
+
+class settings_model(BaseModel):
+    greeting: str = Field("hello", max_length=5)
+
+@router.get("/greeting")
+def greeting() -> str:
+    return plugin_settings().greeting
+"""
 
 
 async def test_one_that_cannot_be_enabled_is_a_crash(confined: Serve, open_dir: Path) -> None:

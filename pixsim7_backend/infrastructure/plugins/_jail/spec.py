@@ -16,7 +16,7 @@ class JailLimits:
     """What one jail may use, of what the kernel counts for it. Sizes are in bytes."""
 
     memory: int = 256 << 20
-    """Of its own; what is beyond is a ``MemoryError``."""
+    """Data, also what it shares with the zygote; what is beyond is a ``MemoryError``."""
     threads: int = 64
     """The kernel counts them per user, or the host looks and kills."""
     open_files: int = 64
