@@ -39,7 +39,9 @@ async def live_server(directory: Path, **options: Any) -> AsyncIterator[LiveServ
     defaults: dict[str, Any] = {"disabled": (), "store": MemoryStateStore()}
     manager = init_plugin_manager(app, directory, **(defaults | options))
     await manager.enable_all()
-    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # of others asyncio lets TCP wait
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(512)
     # An idle connection that the server closes just when a client takes it up again is no fault of a reload.
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=600)
     server = uvicorn.Server(config)
