@@ -26,6 +26,7 @@ import os
 
 heard: list[object] = []
 plugin_hooks.register("late:called", lambda: heard.append("called"))
+plugin_hooks.register("app:shutdown", lambda: heard.append("the end"))
 
 def on_enable() -> None:
     plugin_hooks.register("npc:spawned", heard.append)
@@ -88,10 +89,11 @@ async def test_the_first_requests_start_one_process(confined: Serve, open_dir: P
 
 @pytest.mark.parametrize(("event", "payload"), [("npc:spawned", [7]), ("late:called", [])])
 async def test_an_event_starts_it(event: str, payload: list[object], confined: Serve, open_dir: Path) -> None:
-    """One that it was granted by name, and one that it listened to when it was loaded; others do not."""
+    """One that it was granted by name, and one that it listened to when it was loaded; others, or the end, do not."""
     async with serve(confined, open_dir) as server, server.client() as client:
         supervisor = supervisor_of(server)
         await plugin_hooks.emit("npc:vanished", 1)
+        await plugin_hooks.emit("app:shutdown")
         await plugin_hooks.emit(event, *payload)
         await until(lambda: supervisor.starts == 1)
         heard = (await client.get("/api/v1/late/heard")).json()

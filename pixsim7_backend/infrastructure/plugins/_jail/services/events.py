@@ -151,6 +151,8 @@ class JailEvents:
     def _hear(self, name: str, *args: Any, **kwargs: Any) -> None:
         if name not in self._wanted or _emitting.get() == (self, name):
             return
+        if name == PluginEvents.APP_SHUTDOWN and self._is_unsaid:  # to be told of the end, none is started
+            return
         if name == _SETTINGS_CHANGED and not self._hears_of_others and args[:1] != (self._owner.plugin,):
             return
         if name.startswith(_OF_THE_HOST):
