@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._generation import Generation
+from ._grants.permissions import Permission
 from ._interruption import off_loop
 from ._inventory import Inventory
 from ._ledger.ownership import Entry, running_as
 from ._settings.plugin import SettingsView
 from .errors import (
     ConfinementError,
-    GrantNeededError,
     NoSettingsError,
     PluginError,
     PluginSettingsError,
@@ -99,8 +99,17 @@ class Configurator:
 
     def _is_unread(self, record: PluginRecord) -> bool:
         """Tell whether the plugin's code shall not be imported to know its settings."""
-        may_not_run = isinstance(record.reason, (GrantNeededError, ConfinementError))
-        return record.id not in self._plugins.generations and (record.state is PluginState.DISABLED or may_not_run)
+        if record.id in self._plugins.generations:
+            return False
+        return record.state is PluginState.DISABLED or self._may_not_run(record)
+
+    def _may_not_run(self, record: PluginRecord) -> bool:
+        """Tell whether it is a stranger's about which somebody has to decide before any of it runs."""
+        if not record.source.is_confined or record.manifest is None:
+            return False
+        requested = map(Permission.parse, record.manifest.permissions)
+        is_undecided = bool(self._plugins.desired.grants(record.id).undecided(requested))
+        return is_undecided or isinstance(record.reason, ConfinementError)
 
     def _change(
         self, record: PluginRecord, patch: Mapping[str, Any], stored: Mapping[str, Any], value: Any

@@ -193,11 +193,12 @@ async def test_settings_in_force_survive_a_crash(confined: Serve, open_dir: Path
 async def test_settings_of_what_does_not_run_yet(confined: Serve, open_dir: Path) -> None:
     """One that waits for a decision is not run to know what can be set; one that nobody needs is started for it."""
     write_plugin(open_dir, "shop", CODE, permissions=["db:own"])
-    lazy = replace(PATIENT, is_lazy=True)
-    async with confined(cipher=CIPHER, jails={"supervision": lazy}) as server, server.client() as client:
+    lazy, store = replace(PATIENT, is_lazy=True), MemoryStateStore()
+    async with confined(cipher=CIPHER, store=store, jails={"supervision": lazy}) as server, server.client() as client:
         manager = server.manager
         assert manager.get("shop").state is PluginState.BLOCKED
         await manager.change_settings("shop", {"greeting": "hi", "discount": 0.2})
+        assert store.state.settings["shop"]["greeting"].keys() == {"$encrypted"}
         view = manager.view_settings("shop")
         assert (view.schema, view.values) == ({}, {"greeting": "**********", "discount": "**********"})
         await manager.enable("shop", grant=["none"])
