@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-__all__ = ["PLUGIN_ROLES", "find_open_doors", "find_public_doors"]
+__all__ = ["PLUGIN_ROLES", "find_makers", "find_open_doors", "find_public_doors"]
 
 PLUGIN_ROLES = "^pixsim7_[0-9a-f]{8}_"
 """How the names of plugins' roles begin, as a pattern."""
@@ -19,8 +19,8 @@ _FUNCTIONS = (
     r"^(lo_.*|loread|lowrite"  # large objects: written even in a READ ONLY transaction
     r"|pg_advisory_.*|pg_try_advisory_.*"  # locks that the host's own migrations wait for
     r"|pg_sleep.*|set_config|pg_notify|pg_logical_emit_message|pg_export_snapshot"
-    r"|query_to_xml.*|cursor_to_xml.*|table_to_xml.*|schema_to_xml.*|database_to_xml.*|ts_stat"  # run a text
-    r"|pg_stat_get_.*|pg_get_functiondef|pg_get_viewdef|pg_get_ruledef|pg_get_triggerdef|pg_show_all_settings"
+    r"|query_to_xml.*|cursor_to_xml.*|table_to_xml.*|schema_to_xml.*|database_to_xml.*|ts_stat|ts_rewrite"  # run a text
+    r"|pg_stat_get_.*|pg_get_functiondef|pg_get_function_sqlbody|pg_get_viewdef|pg_get_ruledef|pg_get_triggerdef|pg_show_all_settings"
     r"|pg_show_all_file_settings|pg_lock_status|pg_prepared_xact|pg_cursor|pg_prepared_statement"
     r"|pg_cancel_backend|pg_terminate_backend|pg_ls_.*|pg_read_.*|pg_stat_file|pg_current_logfile"
     r"|dblink.*|postgres_fdw.*|pg_database_size|pg_tablespace_size)$"
@@ -66,6 +66,11 @@ def find_public_doors(connection: psycopg.Connection[Any]) -> list[tuple[sql.Com
     return doors
 
 
+def find_makers(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return whose new functions are open to everybody, of the host's login and of owners for whom it may speak."""
+    return [name for (name,) in connection.execute(_MAKERS, [PLUGIN_ROLES]).fetchall()]
+
+
 def find_open_doors(connection: psycopg.Connection[Any], role: str) -> list[str]:
     """Return what of all this the role can still do: nothing, where a superuser has hardened the database."""
     functions = sql.SQL("has_function_privilege({role}, p.oid, 'EXECUTE')").format(role=sql.Literal(role))
@@ -92,6 +97,16 @@ SELECT r.rolname FROM pg_roles r WHERE NOT r.rolsuper AND r.rolname !~ '^pg_' AN
   SELECT datdba FROM pg_database WHERE datname = current_database()
   UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public'
 ) ORDER BY 1
+"""
+_MAKERS = """
+SELECT r.rolname FROM pg_roles r
+WHERE pg_has_role(current_user, r.oid, 'USAGE') AND r.rolname !~ '^pg_' AND r.rolname !~ %s
+AND (r.rolname = current_user OR r.oid IN (
+  SELECT datdba FROM pg_database WHERE datname = current_database()
+  UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public'))
+AND NOT EXISTS (SELECT FROM pg_default_acl d WHERE d.defaclrole = r.oid AND d.defaclnamespace = 0
+  AND d.defaclobjtype = 'f' AND NOT EXISTS (SELECT FROM aclexplode(d.defaclacl) a WHERE a.grantee = 0))
+ORDER BY 1
 """
 _LANGUAGES = """
 SELECT quote_ident(l.lanname) FROM pg_language l WHERE l.lanpltrusted AND EXISTS (

@@ -18,7 +18,10 @@ class DatabaseLimits:
     """Between two statements of a transaction."""
     transaction_time: float = 30.0
     write_time: float = 4.0
-    """A whole transaction that holds SQLite's only write lock; the host's own writers wait for 5 seconds."""
+    """A whole transaction that may keep the host's own writers waiting, who do that for 5 seconds.
+
+    On SQLite, where there is one lock for all, and on PostgreSQL where it may lock rows of the game.
+    """
     rows: int = 50_000
     """Of one statement."""
     result_size: int = 8 << 20

@@ -59,6 +59,27 @@ UNION ALL
 SELECT nspname, nspname, NULL, 'OWNER' FROM pg_catalog.pg_namespace WHERE nspowner = current_user::regrole
 """
 
+_OWN_SIZE = """
+WITH own AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s::name)
+SELECT (
+  (SELECT coalesce(sum(16384 + CASE WHEN c.relkind IN ('r', 'm', 'S')
+      THEN pg_catalog.pg_total_relation_size(c.oid::pg_catalog.regclass) ELSE 0 END), 0)
+    FROM pg_catalog.pg_class c JOIN own ON own.oid = c.relnamespace)
+  + (SELECT count(*) * 4096 FROM pg_catalog.pg_type t JOIN own ON own.oid = t.typnamespace)
+  + (SELECT count(*) * 128 FROM pg_catalog.pg_enum e JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid
+      JOIN own ON own.oid = t.typnamespace)
+  + (SELECT coalesce(sum(1024 + coalesce(pg_catalog.pg_column_size(k.conbin), 0)), 0)
+      FROM pg_catalog.pg_constraint k JOIN own ON own.oid = k.connamespace)
+  + (SELECT coalesce(sum(pg_catalog.pg_column_size(d.adbin)), 0)
+      FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = d.adrelid JOIN own ON own.oid = c.relnamespace)
+  + (SELECT coalesce(sum(pg_catalog.pg_column_size(d.description)), 0)
+      FROM pg_catalog.pg_description d JOIN pg_catalog.pg_class c ON c.oid = d.objoid AND d.classoid = c.tableoid
+      JOIN own ON own.oid = c.relnamespace)
+)::pg_catalog.int8
+"""
+"""Rows and indexes, and what a definition takes of the catalogues, which are everybody's."""
+_COPYING = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
+
 
 class PostgresExecutor:
     """The database for one jail.
@@ -191,11 +212,7 @@ class PostgresExecutor:
         )
 
     def _own_size(self, connection: psycopg.Connection[Any]) -> int:
-        found = connection.execute(
-            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind IN ('r', 'm')",
-            [self._schema],
-        ).fetchone()
+        found = connection.execute(_OWN_SIZE, [self._schema]).fetchone()
         assert found is not None
         return int(found[0])
 
@@ -277,6 +294,9 @@ class _Transaction:
             result, received = pgconn.get_result(), 0
             if result is None:
                 return
+            if result.status in _COPYING:  # it would wait for data, or give the same result for ever
+                self._connection.close()
+                raise refuse("a plugin copies nothing: use SELECT and INSERT; its connection was cut")
             yield result
 
     def _stop(self) -> None:

@@ -20,7 +20,7 @@ from pixsim7_backend.db.urls import parse_url
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.kept_secret import kept_secret
 
-from .hardening import find_open_doors, find_public_doors
+from .hardening import find_makers, find_open_doors, find_public_doors
 from .openness import Access, Openness, access_of
 
 __all__ = [
@@ -51,10 +51,6 @@ _SETTINGS = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = %s::text::
 _GROUPS = """
 SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
 WHERE r.rolname = %s
-"""
-_CLOSES_NEW_ROUTINES = """
-SELECT EXISTS (SELECT FROM pg_default_acl d WHERE d.defaclrole = current_user::regrole AND d.defaclnamespace = 0
-  AND d.defaclobjtype = 'f' AND NOT EXISTS (SELECT FROM aclexplode(d.defaclacl) a WHERE a.grantee = 0))
 """
 _DOORWAYS = (
     ("SELECT has_database_privilege(%s, current_database(), 'CONNECT')", "CONNECT ON DATABASE {}"),
@@ -220,8 +216,9 @@ class _Work:
             with suppress(psycopg.errors.InsufficientPrivilege), self._connection.transaction():
                 self._connection.execute(grant)
                 self._connection.execute(revoke)
-        if not self._ask(_CLOSES_NEW_ROUTINES):
-            self._run(sql.SQL("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON ROUTINES FROM PUBLIC"))
+        for name in find_makers(self._connection):
+            close = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE EXECUTE ON ROUTINES FROM PUBLIC")
+            self._run(close.format(sql.Identifier(name)))
         if not found:
             return
         still = {self._text(revoke) for revoke, _ in find_public_doors(self._connection)}

@@ -184,8 +184,8 @@ class _Session:
             raise
         self._open[number] = open_
         limits = self._limits
-        is_alone = open_.mode is Mode.WRITE and isinstance(self._executor, SqliteExecutor)
-        longest = limits.write_time if is_alone else limits.transaction_time
+        is_alone = isinstance(self._executor, SqliteExecutor) or bool(self._access.write)
+        longest = limits.write_time if open_.mode is Mode.WRITE and is_alone else limits.transaction_time
         open_.until = self._later(longest, number, f"it was open for more than {longest:g} s")
         self._touch(number, open_)
         return number

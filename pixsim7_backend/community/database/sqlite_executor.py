@@ -24,7 +24,7 @@ from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerError
 from .executor import READ_ONLY, Mode, Outcome, Rows, Transaction, refuse
 from .limits import DatabaseLimits
 from .openness import Access
-from .sqlite_authorizer import GAME, OWN, Authorizer
+from .sqlite_authorizer import GAME, OWN, TOO_LONG, Authorizer
 
 __all__ = ["SqliteExecutor"]
 
@@ -47,6 +47,8 @@ _LIMITS = {
 _UNSEEN = re.compile(r"\b(?:USING|NATURAL)\b", re.IGNORECASE)
 _THREAD_IO = Path("/proc/thread-self/io")
 _PRAGMA = re.compile(r"\s*PRAGMA\b", re.IGNORECASE)
+_ALTER = re.compile(r"\s*ALTER\s+TABLE\b", re.IGNORECASE)
+_INTERNAL = re.compile(r"printf|sqlite_", re.IGNORECASE)
 _OPENING = frozenset({"OpenRead", "OpenWrite", "ReopenIdx"})
 """Operations of SQLite's machine that open a table or an index: its root page, and the number of its database."""
 _GAME_NUMBER = 2
@@ -56,8 +58,25 @@ _NAMES = f"""
 SELECT name FROM {GAME}.sqlite_master UNION SELECT name FROM pragma_module_list
 UNION VALUES ('sqlite_master'), ('sqlite_schema'), ('sqlite_temp_master'), ('sqlite_temp_schema')
 """  # noqa: S608 - the name is ours
+_LONGEST_SET = 1000
+"""Characters to trim; SQLite would look at each of them for each character of a text, without being interrupted."""
 _STORABLE = frozenset({type(None), bool, int, float, str, bytes})
 _CLASSES = ("IntegrityError", "DataError", "NotSupportedError", "InternalError", "ProgrammingError", "OperationalError")
+
+
+def _trimming(trim: Callable[[str, str], str]) -> Callable[[Any, Any], Any]:
+    def trimmed(value: Any, characters: Any) -> Any:
+        if value is None or characters is None:
+            return None
+        if len(str(characters)) > _LONGEST_SET:
+            raise ValueError(characters)
+        return trim(str(value), str(characters))
+
+    return trimmed
+
+
+_TRIMS = {"trim": _trimming(str.strip), "ltrim": _trimming(str.lstrip), "rtrim": _trimming(str.rstrip)}
+"""With a set of characters."""
 
 
 class SqliteExecutor:
@@ -149,6 +168,8 @@ class _Connection:
         driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, limits.parameters)
         driver.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)
         driver.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')")  # these make themselves on first use
+        for name, trim in _TRIMS.items():
+            driver.create_function(name, 2, trim, deterministic=True)
         driver.set_authorizer(self._authorizer)
         driver.set_progress_handler(self._is_too_much, _OPERATIONS)
         self._authorizer.is_host = False
@@ -188,6 +209,7 @@ class _Connection:
     def run_as_host(self, statement: str) -> list[Any]:
         """Run a statement that plugins may not."""
         self._authorizer.is_host, self.deadline = True, float("inf")
+        self._authorizer.deadline = float("inf")
         try:
             return self.driver.execute(statement).fetchall()
         finally:
@@ -196,6 +218,8 @@ class _Connection:
     def translate(self, error: sqlite3.Error) -> BrokerError:
         """Return the error for the jail: the class it has there, its code, and what SQLite says."""
         denied, self._authorizer.denied = self._authorizer.denied, None
+        if denied is not None and denied[0] == TOO_LONG:
+            return BrokerError(f"OperationalError:{TOO_LONG}", denied[1])
         if denied is not None and not isinstance(error, sqlite3.IntegrityError):
             return refuse(denied[1], denied[0])
         name = str(getattr(error, "sqlite_errorname", None) or "")
@@ -208,11 +232,12 @@ class _Connection:
         kind = next((each for each in _CLASSES if type(error).__name__ == each), "OperationalError")
         return BrokerError(f"{kind}:{name}", str(error))
 
-    def start(self, seconds: float) -> None:
+    def start(self, statement: str, seconds: float) -> None:
         """A statement of the plugin begins, and may take so long."""
         self._authorizer.denied = None
+        self._authorizer.is_altering = bool(_ALTER.match(statement)) and not _INTERNAL.search(statement)
         self._written = None
-        self.deadline = time.monotonic() + seconds
+        self.deadline = self._authorizer.deadline = time.monotonic() + seconds
 
     def close(self) -> None:
         self.driver.close()
@@ -228,7 +253,7 @@ class _Transaction:
 
     def execute(self, statement: str, rows: Sequence[Sequence[Any]], *, is_many: bool) -> Outcome:
         connection = self._connection
-        connection.start(self._limits.statement_time)
+        connection.start(statement, self._limits.statement_time)
         for row in rows:
             _check_storable(row)
         try:

@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from pixsim7_backend.community.database import driver, sqlite_executor
+from pixsim7_backend.community.database import driver, service, sqlite_executor
 from pixsim7_backend.community.database.limits import DatabaseLimits
 from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerLimits
 from tests.integration.community.conftest import Enter, Jail
 from tests.integration.community.game import Hero
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+def text_of(letter: str, length: int) -> str:
+    """Return an expression for a long text."""
+    return f"replace('{'q' * 1000}', 'q', '{letter * (length // 1000)}')"
 
 
 @pytest.fixture
@@ -174,18 +179,18 @@ def test_a_statement_does_not_fill_the_disk(enter: Enter) -> None:
     """Sorting more than fits into memory is stopped when it has written its share."""
     jail = enter(limits=DatabaseLimits(temporary_size=1 << 20, statement_time=60), broker=BrokerLimits(call_time=60))
     series = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 10000000)"
-    assert "too much disk" in jail.refused(f"{series} SELECT x, printf('%.*c', 100000, 'x') || x FROM n ORDER BY 2")
+    assert "too much disk" in jail.refused(f"{series} SELECT x, {text_of('x', 100_000)} || x FROM n ORDER BY 2")
     assert jail.still_serves()
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT printf('%.*c', 800000, 'x') || printf('%.*c', 800000, 'x')",
+        f"SELECT {text_of('x', 800_000)} || {text_of('x', 800_000)}",
         "SELECT zeroblob(100000000)",
         "SELECT randomblob(100000000)",
-        "SELECT replace(printf('%.*c', 800000, 'a'), 'a', 'aaaa')",
-        "SELECT a.name FROM heroes a, heroes b WHERE a.name LIKE printf('%.*c', 10000, '%')",
+        f"SELECT replace({text_of('a', 800_000)}, 'a', 'aaaa')",
+        f"SELECT a.name FROM heroes a, heroes b WHERE a.name LIKE {text_of('%', 10_000)}",
     ],
 )
 def test_values_without_end_are_cut(jail: Jail, statement: str) -> None:
@@ -198,7 +203,7 @@ def test_results_without_end_are_cut(jail: Jail) -> None:
     """A result ends at the limit of rows or of bytes."""
     series = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
     assert "50,000 rows" in jail.refused(series)
-    assert "bytes" in jail.refused(series.replace("SELECT x FROM n", "SELECT printf('%.*c', 100000, 'x') FROM n"))
+    assert "bytes" in jail.refused(series.replace("SELECT x FROM n", f"SELECT {text_of('x', 100_000)} FROM n"))
 
 
 def test_a_writer_that_idles_is_ended(enter: Enter) -> None:
@@ -234,7 +239,7 @@ def test_own_tables_have_a_quota(enter: Enter) -> None:
     """The plugin's own file ends at its size; what did not fit is rolled back."""
     jail = enter(limits=DatabaseLimits(own_size=200_000))
     jail.run("CREATE TABLE notes (x TEXT)", mode="write")
-    refusal = jail.refused("INSERT INTO notes VALUES (printf('%.*c', 500000, 'x'))", mode="write")
+    refusal = jail.refused(f"INSERT INTO notes VALUES ({text_of('x', 500_000)})", mode="write")
     assert "full" in refusal
     assert jail.run("SELECT count(*) FROM notes") == [(0,)]
     assert jail.still_serves()
@@ -273,3 +278,51 @@ def test_a_jail_that_ends_while_it_waits_to_write_leaves_no_lock(enter: Enter) -
     ending.join()
     with jail.game.session() as session:
         session.add(Hero(name="Dan", state={}, purse=""))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "c{0} AS NOT MATERIALIZED (SELECT a.x FROM c{1} a JOIN c{1} b ON a.x = b.x)",
+        "c{0} AS (SELECT (SELECT max(x) FROM c{1}) + (SELECT min(x) FROM c{1}) AS x)",
+    ],
+)
+def test_compiling_does_not_take_for_ever(enter: Enter, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subqueries that double with each name are refused by their number, and behind that by the clock."""
+    jail = enter(limits=DatabaseLimits(statement_time=0.2))
+    for most, expected in ((40, "no more than 100,000 words"), (14, "too long to be understood")):
+        parts = ["c0 AS (SELECT 1 AS x)", *(way.format(n, n - 1) for n in range(1, most))]
+        if most == 14:
+            monkeypatch.setattr(service, "check_statement", lambda _statement, **_: None)
+        assert expected in jail.refused(f"WITH {', '.join(parts)} SELECT x FROM c{most - 1}")
+        assert jail.still_serves()
+
+
+def test_functions_that_nobody_can_interrupt_are_closed(jail: Jail) -> None:
+    """A format may ask for billions of letters, and a set of characters to trim is gone through for each letter."""
+    for call in ("printf('%.2000000000c', 'x')", "format('%.2000000000c', 'x')"):
+        assert "not open to plugins" in jail.refused(f"SELECT {call}")
+    hidden = "ALTER TABLE notes ADD COLUMN y TEXT AS (\"printf\"('%.2000000000c', 'x'))"
+    jail.run("CREATE TABLE notes (x TEXT)", mode="write")
+    assert "not open to plugins" in jail.refused(hidden, mode="write")
+    for call in ("trim", "ltrim", "rtrim"):
+        assert "raised exception" in jail.refused(f"SELECT {call}({text_of('a', 500_000)}, {text_of('b', 50_000)})")
+    assert jail.run("SELECT trim(' a '), ltrim('xxa', 'x'), rtrim(100, '0'), trim(NULL, 'x')") == [
+        ("a", "a", "1", None)
+    ]
+
+
+def test_depth_has_an_end(jail: Jail) -> None:
+    """Nested brackets, subqueries, operators, lists and documents end with an error, not with the host."""
+    for deep in (
+        "(" * 5000 + "1" + ")" * 5000,
+        "(SELECT " * 3000 + "1" + ")" * 3000,
+        "NOT " * 20_000 + "1",
+        "-" * 1 + "~" * 20_000 + "1",
+        "1" + " + 1" * 20_000,
+        "json_extract('" + "[" * 3000 + "]" * 3000 + "', '$[0]')",
+        " UNION ALL ".join(["1"] + ["SELECT 1"] * 60),
+    ):
+        refusal = jail.refused(f"SELECT {deep}")
+        assert any(words in refusal for words in ("overflow", "too large", "too many", "malformed", "SQL", "parser"))
+    assert jail.still_serves()
