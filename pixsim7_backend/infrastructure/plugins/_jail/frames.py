@@ -7,7 +7,7 @@ objects: nothing that is received can run code, as a pickle could.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -62,30 +62,20 @@ class FrameError(Exception):
     """The other side sent something that is no frame."""
 
 
-def _is_optional_mapping(value: object) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-def _is_any(_value: object) -> bool:
-    return True
-
-
-def _is(kind: type) -> Callable[[object], bool]:
-    return lambda value: type(value) is kind  # a bool is no number here
-
-
-_SHAPES: Mapping[Kind, tuple[Callable[[object], bool], ...]] = {
-    Kind.REQUEST: (_is(dict),),
-    Kind.RECEIVE: (_is(dict),),
-    Kind.SEND: (_is(dict),),
-    Kind.END: (_is_optional_mapping,),
-    Kind.CREDIT: (_is(int),),
+_MAPPING, _NUMBER, _TEXT, _LIST, _FLAG = (frozenset({kind}) for kind in (dict, int, str, list, bool))
+#: The exact types of each kind's payload, so that a bool is no number; None is any.
+_SHAPES: Mapping[Kind, tuple[frozenset[type] | None, ...]] = {
+    Kind.REQUEST: (_MAPPING,),
+    Kind.RECEIVE: (_MAPPING,),
+    Kind.SEND: (_MAPPING,),
+    Kind.END: (_MAPPING | {type(None)},),
+    Kind.CREDIT: (_NUMBER,),
     Kind.CANCEL: (),
-    Kind.CALL: (_is(str), _is(list)),
-    Kind.REPLY: (_is(bool), _is_any),
-    Kind.ASK: (_is(str), _is(list)),
-    Kind.ANSWER: (_is(bool), _is_any),
-    Kind.LOG: (_is(int), _is(str), _is(str)),
+    Kind.CALL: (_TEXT, _LIST),
+    Kind.REPLY: (_FLAG, None),
+    Kind.ASK: (_TEXT, _LIST),
+    Kind.ANSWER: (_FLAG, None),
+    Kind.LOG: (_NUMBER, _TEXT, _TEXT),
 }
 
 
@@ -132,14 +122,13 @@ class Decoder:
                 raise FrameError(f"a frame of {length:,} bytes was announced; {self._limit:,} are allowed")
             if len(buffer) - body < length:
                 break
-            with memoryview(buffer) as view:
-                frames.append(_parse(bytes(view[body : body + length])))
+            frames.append(_parse(buffer[body : body + length]))
             start = body + length
         del buffer[:start]
         return frames
 
 
-def _parse(packed: bytes) -> Frame:
+def _parse(packed: bytearray) -> Frame:
     size = len(packed)
     try:
         value = msgpack.unpackb(
@@ -160,18 +149,28 @@ def _refuse_extension(code: int, _packed: bytes) -> Any:
 def _check(value: object) -> Frame:
     if not isinstance(value, list) or len(value) < 2:
         raise FrameError("a frame is an array of a kind, a number and what its kind needs")
-    code, number, *payload = value
+    code, number = value[:2]
+    payload = tuple(value[2:])
     kind = _KINDS.get(code) if type(code) is int else None
     if kind is None:
         raise FrameError(f"there is no frame of kind {code!r}")
     if type(number) is not int or not 0 <= number <= _MAX_NUMBER:
         raise FrameError(f"a frame of kind {kind.name} has a wrong number")
-    shape = _SHAPES[kind]
-    if len(payload) != len(shape) or not all(fits(each) for fits, each in zip(shape, payload, strict=True)):
+    if not _fits(payload, _SHAPES[kind]):
         raise FrameError(f"a frame of kind {kind.name} has a wrong payload")
     if kind not in _FLAT and _depth_exceeds(payload, MAX_DEPTH):
         raise FrameError(f"the values of a frame lie more than {MAX_DEPTH} deep in one another")
-    return Frame(kind, number, tuple(payload))
+    return Frame(kind, number, payload)
+
+
+def _fits(payload: tuple[Any, ...], shape: tuple[frozenset[type] | None, ...]) -> bool:
+    """Tell whether the values are of these exact types; None stands for any."""
+    if len(payload) != len(shape):
+        return False
+    for value, kinds in zip(payload, shape, strict=True):
+        if kinds is not None and type(value) not in kinds:
+            return False
+    return True
 
 
 _KINDS: Mapping[int, Kind] = {int(kind): kind for kind in Kind}
@@ -179,7 +178,7 @@ _KINDS: Mapping[int, Kind] = {int(kind): kind for kind in Kind}
 _FLAT = frozenset({Kind.REQUEST, Kind.RECEIVE, Kind.SEND})
 
 
-def _depth_exceeds(values: list[Any], limit: int) -> bool:
+def _depth_exceeds(values: Iterable[Any], limit: int) -> bool:
     """Tell whether containers lie deeper than ``limit``, without recursion: a stranger chose the depth."""
     level = [each for each in values if isinstance(each, (list, dict))]
     depth = 0
