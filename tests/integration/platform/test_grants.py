@@ -403,6 +403,28 @@ async def test_a_stranger_keeps_out_of_the_paths_of_others(tmp_path: Path, name:
         assert await served(host) == "1.0.0"
 
 
+@pytest.mark.parametrize(
+    ("prefix", "path", "owned"),
+    [
+        ("/api/v1", "/admin/settings", "/api/v1/admin"),
+        ("/api/v1", "/{part}/settings", "/api/v1/admin"),
+        ("/api/v1/admin", "/quest", "/api/v1/admin"),
+        ("/admin", "/login", "/admin"),
+        ("/.well-known", "/openid-configuration", "/.well-known"),
+    ],
+)
+async def test_what_is_taken_for_the_hosts_is_kept_free(tmp_path: Path, prefix: str, path: str, owned: str) -> None:
+    """Also where nothing is served now; a trusted plugin may serve there."""
+    code = f'from fastapi import APIRouter\nrouter = APIRouter()\n@router.get("{path}")\ndef page(): return "mine"'
+    stranger(tmp_path, code=code, prefix=prefix)
+    async with hosted(tmp_path) as host:
+        reason = host.assert_state("quest", PluginState.FAILED).reason
+        assert isinstance(reason, TrespassError)
+        assert (reason.fields["territory"], reason.fields["owner"]) == (owned, "the host app")
+    async with hosted(tmp_path, isolation={"quest": "in-process"}) as host:
+        host.assert_state("quest", PluginState.ENABLED)
+
+
 async def test_a_stranger_that_was_first_makes_room(tmp_path: Path) -> None:
     """When a trusted plugin starts later, or serves more than before, the stranger stops."""
     write_plugin(tmp_path / "plugins", "base", '@router.get("/hi")\ndef hi() -> str: return "hi"', enabled=False)

@@ -14,7 +14,7 @@ from .claims import ANY_METHOD, RouteClaim, iter_claims, list_routes
 from .mount import PluginMount
 from .position import catches_all
 from .route import PluginRoute
-from .territory import Territories
+from .territory import RESERVED, Territories
 
 _NOT_HTTP = {"WEBSOCKET", "MOUNT", "FRONTEND", "HOST"}
 _HOST = "the host app"
@@ -56,6 +56,7 @@ def find_conflicts(app: FastAPI, mounts: Sequence[PluginMount]) -> list[PluginEr
     is_guarded = any(mount.is_confined for mount in mounts)
     if is_guarded:
         territories.add(_HOST, host)
+        territories.reserve(_HOST, RESERVED)
     errors: list[PluginError] = []
     for mount in sorted(mounts, key=lambda each: each.is_confined):  # stable: load order within both
         claims, owner = list(mount.iter_routes()), f"plugin {mount.plugin_id!r}"

@@ -13,7 +13,13 @@ from collections.abc import Iterable
 from .claims import RouteClaim
 from .paths import shortest, static_prefix
 
-__all__ = ["Territories", "directories_of"]
+__all__ = ["RESERVED", "Territories", "directories_of"]
+
+RESERVED = (
+    "/api/v1/admin", "/admin", "/docs", "/redoc", "/openapi.json", "/healthz", "/readyz", "/metrics", "/.well-known",
+    "/favicon.ico", "/robots.txt",
+)  # fmt: skip
+"""What people and programs take for the host's, whether it serves something there now or not."""
 
 _OPEN = frozenset({"MOUNT", "FRONTEND"})
 _EVERYTHING = "/"
@@ -29,7 +35,11 @@ class Territories:
 
     def add(self, owner: str, claims: Iterable[RouteClaim], *, prefix: str = "") -> None:
         """Note whose these routes are; ``prefix`` is what their owner shares with others."""
-        for directory in directories_of(claims, prefix=prefix):
+        self.reserve(owner, directories_of(claims, prefix=prefix))
+
+    def reserve(self, owner: str, directories: Iterable[str]) -> None:
+        """Note whose these directories are, whatever is served there."""
+        for directory in directories:
             self._owners.setdefault(directory, owner)
             for above in _and_above(directory):
                 self._above.setdefault(above, directory)
