@@ -25,6 +25,7 @@ from ._grants.enforcing import Enforcement, Enforcer
 from ._hooks.bus import HandlerFailure, HookBus, Outcome, Subscription
 from ._installing.directory import finish_interrupted
 from ._jail.allowances import Allowances
+from ._jail.code import find_exposed
 from ._jail.level import ConfinementReport
 from ._jail.machine import probe_machine
 from ._jail.supervision import JailStart
@@ -224,7 +225,7 @@ def init_plugin_manager(
         former.close()
     directories, community = [directory, *more_directories], Community.at(community_directory, isolation)
     finish_interrupted([*map(find_directory, directories), *([community.directory] if community else [])])
-    discovery = discover(directories, community=community)
+    discovery = discover(directories, community=community, exposed=find_exposed() if community else ())
     manager = PluginManager(
         app,
         discovery,

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from ._discovery.sources import Community, Isolation, discover
 from ._grants.permissions import Grants
+from ._jail.code import find_exposed
 from ._jail.level import ConfinementReport
 from ._jail.machine import probe_machine
 from ._plan.bisect import Ending, Finding, Verdict, find_culprits
@@ -81,7 +82,8 @@ def preview(
     """
     config = read_config(os.environ, Path.cwd())
     off = frozenset(map(normalize_plugin_id, config.disabled_plugins if disabled is None else disabled))
-    found = discover(directories, community=Community.at(community_directory, isolation)).candidates
+    community = Community.at(community_directory, isolation)
+    found = discover(directories, community=community, exposed=find_exposed() if community else ()).candidates
     folders = {each.id: each.source.path for each in found}
     suspects = startup_journal.suspects(folders) if startup_journal else {}
     candidates = tuple(revise(_held(found, suspects)))

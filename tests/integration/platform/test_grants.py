@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import fastapi
 import pytest
 from fastapi import FastAPI, Header, HTTPException, Request
 
+from pixsim7_backend.infrastructure import plugins as platform
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginState, StateStore
 from pixsim7_backend.infrastructure.plugins._code.loader import PluginCode, load_code
 from pixsim7_backend.infrastructure.plugins._control.commands import Commands
@@ -27,6 +30,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
     GrantRefusedError,
     TrespassError,
 )
+from pixsim7_backend.infrastructure.plugins.preview import preview
 from pixsim7_backend.infrastructure.plugins.testing import MemoryStateStore, PluginHost, plugin_host, write_plugin
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +203,20 @@ async def test_the_directory_is_none_of_the_trusted_ones(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match="strangers' plugins need one of their own"):
         async with plugin_host(tmp_path / "plugins", community_directory=tmp_path / "same"):
             pass
+
+
+async def test_the_directory_lies_where_no_jail_reads(tmp_path: Path) -> None:
+    """Not in the interpreter's or the platform's folders, also by a link: there every jail could read every plugin."""
+    for code in (platform.__file__, fastapi.__file__, json.__file__):
+        inside = Path(str(code)).parent / "community_plugins"
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(inside)
+        for place in (inside, tmp_path / "link"):
+            with pytest.raises(ConfigurationError, match="every jail may read what is there"):
+                async with hosted(tmp_path, community_directory=place):
+                    pass
+            with pytest.raises(ConfigurationError, match="name a directory outside of the code"):
+                preview([tmp_path / "plugins"], community_directory=place)
 
 
 async def test_where_the_machine_cannot_confine_nothing_runs(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def discover(
     rank: SourceRank = SourceRank.FIRST_PARTY,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
     community: Community | None = None,
+    exposed: Iterable[str] = (),
 ) -> Discovery:
     """Find the plugins of several directories, of the installed packages and of strangers.
 
@@ -148,10 +149,11 @@ def discover(
         rank: how far the directories are trusted.
         entry_points: default: those that installed packages declare.
         community: where strangers' plugins are.
+        exposed: what every jail may read.
 
     Raises:
         PluginDirectoryError: a directory does not exist.
-        ConfigurationError: the strangers' directory is one of those that are trusted.
+        ConfigurationError: the strangers' directory is one of those that are trusted, or lies where every jail reads.
     """
     paths: dict[str, Path] = {}
     for directory in directories:
@@ -160,6 +162,8 @@ def discover(
     if community is not None and os.path.realpath(community.directory) in paths:
         problem = f"names {community.directory}, whose plugins are trusted; strangers' plugins need one of their own"
         raise ConfigurationError(source="COMMUNITY_PLUGINS_DIR", problem=problem)
+    if community is not None:
+        _check_hidden(community.directory, exposed)
     candidates = [each for path in paths.values() for each in discover_directory(path, rank=rank)]
     strangers = community.discover() if community else []
     places = [*paths.values(), *([community.directory] if community and community.directory.is_dir() else [])]
@@ -168,6 +172,18 @@ def discover(
         directories=tuple(_place(path)[1] for path in places),
         community=community,
     )
+
+
+def _check_hidden(directory: Path, exposed: Iterable[str]) -> None:
+    """Refuse a directory in which strangers' plugins could read one another."""
+    real = Path(os.path.realpath(directory))
+    for each in exposed:
+        if real.is_relative_to(os.path.realpath(each)):
+            problem = (
+                f"names {directory}, which lies in {each}: every jail may read what is there, so that strangers'"
+                " plugins would read one another; name a directory outside of the code, like ./community_plugins"
+            )
+            raise ConfigurationError(source="COMMUNITY_PLUGINS_DIR", problem=problem)
 
 
 def find_directory(directory: str | os.PathLike[str], *, installation: Path = INSTALLATION) -> Path:

@@ -10,7 +10,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["SHARED", "find_code", "reach_folder"]
+__all__ = ["SHARED", "find_code", "find_exposed", "reach_folder"]
 
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -34,6 +34,11 @@ def find_code() -> tuple[str, ...]:
         else:
             found.update(_imported_from(entry))
     return tuple(sorted(found))
+
+
+def find_exposed() -> tuple[str, ...]:
+    """Return the directories that every jail may read, of this process's code and of the machine's."""
+    return (*find_code(), *SHARED)
 
 
 def _imported_from(entry: str) -> set[str]:
