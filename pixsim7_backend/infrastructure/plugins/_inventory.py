@@ -67,8 +67,8 @@ class Inventory:
         self.desired = desired
         self.enforcing = Enforcing(settings.enforcer, desired)
         self.book = SettingsBook(settings.sources, desired.stored)
-        self.plan = self.make_plan()
         self.records = Records(start=time.time_ns() // 1_000_000)
+        self.plan = self.make_plan()
         self.generations: dict[str, Generation] = {}
 
     def ids_in(self, state: PluginState) -> list[str]:
@@ -123,8 +123,12 @@ class Inventory:
                 grants=lambda each: grants.get(each) or self.desired.grants(each),
                 confinement=self._settings.confinement,
                 floor=self._settings.community_floor,
+                running=self._running(),
             ),
         )
+
+    def _running(self) -> frozenset[str]:
+        return frozenset(each for each, record in self.records.items() if record.state is PluginState.ENABLED)
 
     def make_change(self, plan: Plan, *, asked: str = "", replace: Collection[str] = ()) -> Change:
         """Return the steps from what runs now to ``plan``."""

@@ -26,6 +26,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
     ConfigurationError,
     ConfinementError,
     DuplicatePluginError,
+    EventTakenError,
     GrantNeededError,
     GrantRefusedError,
     TrespassError,
@@ -394,6 +395,25 @@ async def test_the_admin_api_shows_asks_and_decides(tmp_path: Path) -> None:
             ("admin 7", ["db:read", "user:read"]),
             ("admin 7", []),
         ]
+
+
+# --- whose events -----------------------------------------------------------------------------------
+
+
+async def test_a_stranger_declares_no_event_of_others(tmp_path: Path) -> None:
+    """Not the host's, not a trusted plugin's, not that of a stranger that runs; the reason says who has it."""
+    write_plugin(tmp_path / "plugins", "base", events=["base:done"])
+    for plugin, event in (("aaa", "base:done"), ("bbb", "session:created"), ("quest", "quest:finished")):
+        stranger(tmp_path, plugin, events=[event])
+    async with hosted(tmp_path) as host:
+        taken = {plugin: host.assert_state(plugin, PluginState.BLOCKED).reason for plugin in ("aaa", "bbb")}
+        assert [error.fields["owner"] for error in taken.values() if error] == ["plugin 'base'", "the host"]
+        host.assert_state("quest", PluginState.ENABLED)
+        with pytest.raises(EventTakenError, match="'quest:finished', which plugin 'quest' declares already"):
+            await host.manager.refresh(stranger(tmp_path, "copycat", events=["quest:finished"]))
+        host.assert_state("quest", PluginState.ENABLED)
+        await host.manager.disable("quest")
+        await host.manager.enable("copycat")
 
 
 # --- whose paths ------------------------------------------------------------------------------------

@@ -34,7 +34,14 @@ from .code import (
     UndeclaredImportError,
     UnhealthyPluginError,
 )
-from .confining import ConfinementError, GrantNeededError, GrantRefusedError, JailedPluginError, TrespassError
+from .confining import (
+    ConfinementError,
+    EventTakenError,
+    GrantNeededError,
+    GrantRefusedError,
+    JailedPluginError,
+    TrespassError,
+)
 from .control import (
     CommandRefusedError,
     ControlSocketError,
@@ -85,6 +92,7 @@ __all__ = [
     "CommandRefusedError",
     "ConfigurationError",
     "ConfinementError",
+    "EventTakenError",
     "ControlSocketError",
     "DependantsEnabledError",
     "DependantsInstalledError",

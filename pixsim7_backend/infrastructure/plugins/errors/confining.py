@@ -33,6 +33,21 @@ class GrantRefusedError(PluginError):
         super().__init__(f"plugin {plugin!r} was granted nothing: {problem}", plugin=plugin, problem=problem)
 
 
+class EventTakenError(PluginError):
+    """A community plugin declares an event that is another one's already, and so would speak in its name."""
+
+    state = PluginState.BLOCKED
+
+    def __init__(self, *, plugin: str, event: str, owner: str) -> None:
+        super().__init__(
+            f"plugin {plugin!r} declares the event {event!r}, which {owner} declares already; its author must give it"
+            f' another name, or ask for permissions=["events:emit:{event}"]',
+            plugin=plugin,
+            event=event,
+            owner=owner,
+        )
+
+
 class ConfinementError(PluginError):
     """The machine cannot confine community plugins as well as the settings demand."""
 
