@@ -35,11 +35,8 @@ def configured(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
-def enforcer_of(settings: Settings) -> CommunityEnforcer | None:
-    """Return who lets the database and Redis follow what is granted; None where the broker alone enforces it."""
-    redis_url = settings.redis_url.get_secret_value()
-    if settings.is_embedded and not redis_url:
-        return None
+def enforcer_of(settings: Settings) -> CommunityEnforcer:
+    """Return who lets the database and Redis follow what is granted."""
     from pixsim7_backend.community.enforcing import CommunityEnforcer
 
-    return CommunityEnforcer(settings.database, redis_url, data_dir=settings.data_dir)
+    return CommunityEnforcer(settings.database, settings.redis_url.get_secret_value(), data_dir=settings.data_dir)

@@ -135,7 +135,7 @@ def _apply(
     settings: Settings, desired: DesiredState, plugins: Sequence[str], *, dry_run: bool
 ) -> Iterator[tuple[str, tuple[Enforcement, ...]]]:
     enforcer = enforcer_of(settings)
-    if enforcer is None or not plugins:
+    if not plugins or (settings.is_embedded and not settings.redis_url.get_secret_value()):
         return
     with known_models(settings):
         for each in plugins:
@@ -145,8 +145,6 @@ def _apply(
 def follow_offline(settings: Settings, plugin: str, grants: Grants) -> list[dict[str, Any]]:
     """Let the database and Redis follow a decision that was made without a server; return how far that got."""
     enforcer = enforcer_of(settings)
-    if enforcer is None:
-        return []
     with known_models(settings):
         return [each.to_json() for each in enforcer.enforce(plugin, grants)]
 
@@ -167,7 +165,7 @@ def enforcement_lines(told: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def revoke_all(settings: Settings, plugin: str) -> None:
     """Take from a confined plugin's role and user what they may do; its own tables stay."""
     enforcer = enforcer_of(settings)
-    for each in enforcer.enforce(plugin, Grants()) if enforcer is not None else ():
+    for each in enforcer.enforce(plugin, Grants()):
         if each.problem:
             typer.echo(f"warning: {plugin} was removed, but {each}", err=True)
 

@@ -187,7 +187,8 @@ def _home_of(settings: Settings, plugin: str, into: str | None) -> Path:
 
 
 def _ask_for_mode(plugin: str) -> DataMode:
-    answer = typer.prompt(f"What about the rows of {plugin!r}? keep, export or drop", default="keep", err=True)
+    with _asking("add --data keep, --data export or --data drop"):
+        answer = typer.prompt(f"What about the rows of {plugin!r}? keep, export or drop", default="keep", err=True)
     try:
         return DataMode(answer.strip().lower())
     except ValueError:
@@ -197,8 +198,19 @@ def _ask_for_mode(plugin: str) -> DataMode:
 def _confirm(decided: Removal, *, is_sure: bool) -> None:
     if is_sure or decided.data is not DataMode.DROP:
         return
-    if not typer.confirm(f"Delete all tables of {decided.plugin!r} with what they hold?", err=True):
+    with _asking("add --yes"):
+        is_sure = typer.confirm(f"Delete all tables of {decided.plugin!r} with what they hold?", err=True)
+    if not is_sure:
         raise CommandError("nothing was removed")
+
+
+@contextmanager
+def _asking(way_out: str) -> Iterator[None]:
+    """Say what to add where nobody is there to be asked."""
+    try:
+        yield
+    except typer.Abort:
+        raise CommandError(f"nobody answered; nothing was removed; {way_out}", exit_status=2) from None
 
 
 def _show(done: Installation, *, as_json: bool) -> None:

@@ -14,7 +14,6 @@ __all__ = ["CommunityEnforcer"]
 
 _COMMAND = "pixsim7 plugins grants apply"
 _REDIS_IS_FORGETFUL = "Redis has no ACL file, so that the user is gone after its restart; apply again then"
-_NOBODY = Access(read={}, write={}, own=False)
 
 
 class CommunityEnforcer:
@@ -46,11 +45,16 @@ class CommunityEnforcer:
 
         A user of Redis is not made: without one the broker checks alone, while one is lost when Redis restarts.
         """
-        access = access_of(grants, self._openness()) if self._database_url else _NOBODY
+        openness = self._openness()
+        access = access_of(grants, openness)
         known = self._done.get(plugin)
         if known is not None and known[:2] == (grants, access):
             return known[2]
-        done = (*self._follow_in_database(plugin, grants, access), *self._follow_in_redis(plugin, grants))
+        done = (
+            *self._follow_in_database(plugin, grants, access),
+            *self._follow_in_redis(plugin, grants),
+            *_of_no_use(grants, openness),
+        )
         if any(each.problem for each in done):
             self._done.pop(plugin, None)
         else:
@@ -141,6 +145,18 @@ class CommunityEnforcer:
             changes=done.rules,
             warnings=(_REDIS_IS_FORGETFUL,) if is_lost else (),
         )
+
+
+def _of_no_use(grants: Grants, openness: Openness) -> Iterator[Enforcement]:
+    """Warn of tables that are granted by name, and of which their owners open nothing, or that are not there."""
+    for name, opened in (
+        ("db:read", sorted(openness)),
+        ("db:write", sorted(table.name for table in openness.values() if table.writable)),
+    ):
+        asked = {item for each in grants.granted if each.name == name for item in each.items}
+        if closed := sorted(asked - set(opened)):
+            text = f"{name} of {', '.join(closed)} is of no use: nobody opens that; open are: "
+            yield Enforcement(where="the database", role="grants", warnings=(text + (", ".join(opened) or "none"),))
 
 
 def _few(statements: tuple[object, ...]) -> str:

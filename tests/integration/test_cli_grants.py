@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -77,6 +78,15 @@ def test_enable_decides(plugins: CommandLine, tmp_path: Path) -> None:
     [audited] = load_desired(load_settings()).audit
     assert audited["by"].endswith("offline")
     assert "quest" in plugins("plan", "--json").json["order"]
+
+
+def test_a_grant_that_is_of_no_use_is_warned_of(plugins: CommandLine, tmp_path: Path) -> None:
+    """A table that is not there, or of which its owner opens nothing, is named with those that are open."""
+    plugins("add", offer(tmp_path))
+    done = plugins("enable", "quest", "--grant", "db:read:users,game_npcs,no_table,plugin_state")
+    assert "db:read of no_table, plugin_state is of no use: nobody opens that; open are: " in done.out
+    assert "game_npcs" in done.out.partition("open are: ")[2]
+    assert "of no use" not in plugins("enable", "quest", "--grant", "db:read:game_npcs").out
 
 
 def test_what_cannot_be_granted_is_said(plugins: CommandLine, tmp_path: Path) -> None:
@@ -162,6 +172,16 @@ def test_own_tables_go_with_the_plugin(plugins: CommandLine, tmp_path: Path, dat
     create_file(file)
     assert plugins("remove", "quest", "--data", data, "--yes").status == 0
     assert file.exists() == (data == "keep")
+
+
+def test_without_a_terminal_it_says_what_to_add(plugins: CommandLine, tmp_path: Path) -> None:
+    """Where nobody can be asked nothing is removed, and the options that answer are named."""
+    plugins("add", offer(tmp_path))
+    plugins.patch.setattr("sys.stdin", io.StringIO())
+    asked, sure = plugins("remove", "quest"), plugins("remove", "quest", "--data", "drop")
+    assert (asked.status, "add --data keep, --data export or --data drop" in asked.err) == (2, True)
+    assert (sure.status, "nothing was removed; add --yes" in sure.err) == (2, True)
+    assert (tmp_path / "community_plugins" / "quest").exists()
 
 
 @pytest.mark.parametrize("data", ["keep", "export", "drop"])

@@ -29,6 +29,10 @@ class Settings(BaseModel):
 settings_model = Settings
 """
 
+NEEDED = (
+    "error: plugin 'base' is needed by top; disable them first, or all at once (--cascade; the API: cascade=true)\n"
+)
+
 
 def write_plugins(path: Path) -> None:
     write_plugin(path / "plugins", "base", '@router.get("/hi")\ndef hi() -> str: return "one"')
@@ -102,7 +106,9 @@ def test_switching_a_running_server(live: tuple[CommandLine, str]) -> None:
     place, url = live
     refused = place("disable", "base")
     assert refused == Done(
-        1, "", "error: plugin 'base' is needed by top; disable them first, or disable with cascade\n"
+        1,
+        "",
+        NEEDED,
     )
     planned = place("disable", "base", "--cascade", "--dry-run")
     assert planned.status == 0
@@ -176,7 +182,7 @@ def test_switching_for_the_next_start(place: CommandLine) -> None:
     assert [row["startup"] for row in place("list", "--json").json] == ["ready", "ready", "ready", "failed"]
     assert not (place.path / "data").exists()
     refused = place("disable", "base")
-    assert refused.err == "error: plugin 'base' is needed by top; disable them first, or disable with cascade\n"
+    assert refused.err == NEEDED
     planned = place("disable", "base", "--cascade", "--dry-run")
     assert planned.out.startswith("no server runs here; what the next start will do differently:\nstop     top ")
     assert place("plan", "--json").json["order"] == ["base", "sky", "top"]

@@ -129,7 +129,7 @@ class Quarantine:
         recent = breaker.observe(now, totals, self._plugins.generations[plugin_id].mount.endpoints)
         if recent is None:
             return
-        error = self._accuse(plugin_id, breaker, str(recent))
+        error = self._accuse(plugin_id, breaker, str(recent), window=self._settings.window)
         needs_it = self._required_by(plugin_id)
         if needs_it is not None:
             breaker.begin_trial(now, totals)
@@ -148,11 +148,13 @@ class Quarantine:
         breaker.trip(now)
         self._begin(plugin_id, self._take_out(plugin_id, self._accuse(plugin_id, breaker, evidence)))
 
-    def _accuse(self, plugin_id: str, breaker: Breaker, evidence: str) -> QuarantinedError:
+    def _accuse(
+        self, plugin_id: str, breaker: Breaker, evidence: str, *, window: float | None = None
+    ) -> QuarantinedError:
         return QuarantinedError(
             plugin=plugin_id,
             evidence=evidence,
-            window=self._settings.window,
+            window=window,
             last_fault=self._metrics.last_fault_of(plugin_id),
             pause=breaker.pause,
             trips=breaker.trips,

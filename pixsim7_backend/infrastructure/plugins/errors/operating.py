@@ -23,7 +23,8 @@ class DependantsEnabledError(PluginError):
 
     def __init__(self, *, plugin: str, dependants: Sequence[str]) -> None:
         super().__init__(
-            f"plugin {plugin!r} is needed by {', '.join(dependants)}; disable them first, or disable with cascade",
+            f"plugin {plugin!r} is needed by {', '.join(dependants)}; disable them first, or all at once"
+            " (--cascade; the API: cascade=true)",
             plugin=plugin,
             dependants=tuple(dependants),
         )
