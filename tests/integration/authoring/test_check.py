@@ -312,6 +312,10 @@ def test_tables_without_migrations_are_found(run: CommandLine) -> None:
     (folder / "migrations").rmdir()
     [missing] = _findings(_check_apart(folder.absolute()))["migrations"]
     assert missing == "no migration makes the tables of its models: my_feature_greetings"
+    manifest = folder / "manifest.py"
+    manifest.write_text(manifest.read_text().replace("version=", 'permissions=["db:own"],\n    version=', 1))
+    own = _result(_check_apart(folder.absolute()), "migrations")
+    assert (own.verdict, own.note) == (Verdict.NOT_APPLICABLE, "it makes its own tables itself (db:own)")
 
 
 def test_settings_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,10 @@ class _Run:
 
     def _migrate(self) -> None:
         self._begin("migrations")
+        manifest, folder = self.cast.plugin.manifest, self.cast.plugin.source.path
+        if manifest and "db:own" in manifest.permissions and not (folder / "migrations").is_dir():
+            self.results.append(inapplicable("migrations", "it makes its own tables itself (db:own)"))
+            return
         check = self._host.check_migrations
         plugins = [(each.id, each.source.path) for each in (*self.cast.required, self.cast.plugin)]
         found = check(plugins) if check is not None else None
