@@ -100,7 +100,7 @@ class Meeting:
         scope: Scope = {
             "type": kind,
             "http_version": "1.1",
-            "method": "GET",
+            "method": "POST",
             "scheme": "http",
             "path": "/api/v1/rogue",
             "raw_path": b"/api/v1/rogue",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,15 @@ from pixsim7_backend.infrastructure.plugins._jail.allowances import Allowance, A
 from pixsim7_backend.infrastructure.plugins._jail.confine.probe import probe_level
 from pixsim7_backend.infrastructure.plugins._jail.jails import Jails
 from pixsim7_backend.infrastructure.plugins._jail.launcher import Launcher
-from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits
+from pixsim7_backend.infrastructure.plugins._jail.loading import Loading
+from pixsim7_backend.infrastructure.plugins._jail.process import JailProcess
+from pixsim7_backend.infrastructure.plugins._jail.spec import JailLimits, JailSpec
+from pixsim7_backend.infrastructure.plugins._jail.supervision import SupervisorSettings
 from pixsim7_backend.infrastructure.plugins._jail.supervisor import JailSupervisor
 from pixsim7_backend.infrastructure.plugins.errors import QuarantinedError
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.integration.platform.live import LiveServer
+from tests.services import wait_until
 
 from .conftest import PATIENT, Serve
 
@@ -197,3 +202,29 @@ async def test_requests_under_way_are_answered_before_it_stops(confined: Serve, 
         await server.manager.disable("rough")
         [pid] = {(await each).json() for each in slow}
         await until(lambda: not is_alive(pid))
+
+
+def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(launcher: Launcher, open_dir: Path) -> None:
+    """Also where the event loop has ended meanwhile: a server that stops while it starts a jail again."""
+    started: list[JailProcess] = []
+    may_go = threading.Event()
+
+    class Slow:
+        def spawn(self, spec: JailSpec) -> JailProcess:
+            may_go.wait(30)
+            started.append(launcher.spawn(spec))
+            return started[0]
+
+    folder = write_plugin(open_dir, "quest", CODE)
+    spec = JailSpec(plugin="quest", folder="quest", path=str(folder), package="pixsim7_jailed.quest")
+    loading = Loading(spec, Slow(), SupervisorSettings(), on_log=lambda *_: None, find_settings=lambda: None)
+
+    async def begin() -> None:
+        asyncio.get_running_loop().create_task(loading.start())
+        await asyncio.sleep(0.05)
+
+    asyncio.run(begin())
+    may_go.set()
+    assert wait_until(lambda: bool(started))
+    assert started[0].wait(30) is not None
+    assert started[0].connection.fileno() == -1

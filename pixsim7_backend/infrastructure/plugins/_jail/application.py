@@ -21,6 +21,7 @@ __all__ = ["JailedApplication"]
 _PATIENCE = 0.05
 """Seconds without an answer after which it is watched whether the client is still there."""
 _WITHOUT_BODY = frozenset({204, 205, 304})
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _SCOPE = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "server")
 
 
@@ -61,7 +62,7 @@ class JailedApplication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passed = await self._scope(scope)
         kind = _Http if scope["type"] == "http" else _WebSocket
-        exchange = kind(self._limits, _origin_of(scope), receive, send)
+        exchange = kind(self._limits, scope, receive, send)
         first = await exchange.find_first()
         channel = await self._jails.connect()  # and at once begun: one that nobody uses may be stopped
         try:
@@ -101,9 +102,10 @@ class _Exchange(ABC):
     has_begun = False
     is_answered = False
 
-    def __init__(self, limits: HttpLimits, origin: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, limits: HttpLimits, scope: Scope, receive: Receive, send: Send) -> None:
         self._limits = limits
-        self._origin = origin
+        self._origin = _origin_of(scope)
+        self._has_no_body = _has_no_body(scope)
         self._receive = receive
         self._send = send
         self._pump: asyncio.Task[None] | None = None
@@ -131,10 +133,13 @@ class _Http(_Exchange):
     _has_left = False
     _first: Message | None = None
     _has_more = False
-    _patience: asyncio.TimerHandle | None = None
+    _until = 0.0
+    _look_again: asyncio.TimerHandle | None = None
 
     async def find_first(self) -> Message | None:
         """Return the body where it comes in one small piece, as most do, or there is none."""
+        if self._has_no_body:  # then it is said at once
+            return await self._receive()
         try:
             async with asyncio.timeout(self._limits.answer_time):
                 message = await self._receive()
@@ -149,17 +154,29 @@ class _Http(_Exchange):
 
     async def run(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
+        begun = loop.time()
+        end = begun + self._limits.total_time
+        self._until = min(begun + self._limits.answer_time, end)
         if self._first is not None or self._has_more:
             self._feed_on(stream)
-        else:
-            self._patience = loop.call_later(_PATIENCE, self._feed_on, stream)
-        end = loop.time() + self._limits.total_time
-        async with asyncio.timeout(min(self._limits.answer_time, self._limits.total_time)) as timer:
+        async with asyncio.timeout(None) as timer:  # most requests are over before anybody looks at the clock
+            self._look_again = loop.call_later(_PATIENCE, self._look, stream, timer)
             while (message := await stream.receive()) is not None:
                 if not self.is_answered:
                     await self._pass_on(message)
                     if not self._has_left:  # without a client its time runs out, whatever it sends
-                        timer.reschedule(min(end, loop.time() + self._limits.idle_time))
+                        self._until = min(end, loop.time() + self._limits.idle_time)
+
+    def _look(self, stream: Stream, timer: asyncio.Timeout) -> None:
+        """Watch the client from here on, and end what takes too long, a fourth of the idle time late at most."""
+        if self._pump is None:
+            self._feed_on(stream)
+        loop = asyncio.get_running_loop()
+        left = self._until - loop.time()
+        if left <= 0:
+            timer.reschedule(loop.time())
+        else:
+            self._look_again = loop.call_later(min(left, self._limits.idle_time / 4), self._look, stream, timer)
 
     def _feed_on(self, stream: Stream) -> None:
         self._pump = asyncio.create_task(self._feed(stream), name="feeding a jail")
@@ -180,8 +197,8 @@ class _Http(_Exchange):
 
     def stop(self) -> None:
         super().stop()
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._look_again is not None:
+            self._look_again.cancel()
 
     def _count(self, message: Message) -> None:
         self._received += len(message.get("body") or b"")
@@ -278,6 +295,13 @@ class _WebSocket(_Exchange):
         await self._send(
             {"type": "websocket.close", "code": code, "reason": reason.encode()[:120].decode(errors="ignore")}
         )
+
+
+def _has_no_body(scope: Scope) -> bool:
+    """Tell whether a request is known to have none: HTTP/1 would announce one."""
+    if scope.get("method") not in _BODILESS or not scope.get("http_version", "").startswith("1"):
+        return False
+    return all(name not in {b"content-length", b"transfer-encoding"} for name, _ in scope["headers"])
 
 
 def _origin_of(scope: Scope) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from .errors import JailGoneError
@@ -80,10 +82,12 @@ class Loading:
         Raises:
             JailCallError, JailGoneError, JailProtocolError: as :meth:`load`.
         """
-        launching = asyncio.ensure_future(asyncio.to_thread(self._launch))
+        thread = ThreadPoolExecutor(1, "starting a jail")
+        launching = thread.submit(contextvars.copy_context().run, self._launch)
+        thread.shutdown(wait=False)
         try:
-            return await asyncio.shield(launching)
-        except asyncio.CancelledError:
+            return await asyncio.wrap_future(launching)
+        except asyncio.CancelledError:  # also where the loop ends meanwhile
             launching.add_done_callback(_end)
             raise
 
@@ -132,7 +136,7 @@ class Loading:
             raise
 
 
-def _end(launching: asyncio.Future[tuple[JailProcess, Greeting]]) -> None:
+def _end(launching: Future[tuple[JailProcess, Greeting]]) -> None:
     if not launching.cancelled() and launching.exception() is None:
         launching.result()[0].close()
 

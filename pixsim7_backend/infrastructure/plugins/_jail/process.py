@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,6 +75,7 @@ class JailProcess:
         self.spec = spec
         """What it was started with; its user and its scratch directory are the launcher's choice."""
         self.connection = connection
+        weakref.finalize(self, connection.close).atexit = False  # of one that nobody holds any more
         self.pid = pid
         self.report: ConfinementReport | None = None
         """How it is confined; known as soon as it is started."""
