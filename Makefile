@@ -12,6 +12,9 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header pyproject.toml
 
+# Tests start hundreds of processes: they shall read compiled code, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-faults test-live test-escape test-fuzz lint bench docs lock clean
 

@@ -185,7 +185,7 @@ def _leads_to(before: Mapping[str, set[str]], start: str, goal: str) -> bool:
 # --- properties ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(scenarios())
 def test_held_sets_and_order_are_those_of_the_rules(scenario: Scenario) -> None:
     """Exactly the affected subtrees are held, and the rest comes in exactly the order of the rules."""
@@ -195,7 +195,7 @@ def test_held_sets_and_order_are_those_of_the_rules(scenario: Scenario) -> None:
     assert {member for cycle in plan.cycles for member in cycle} == oracle.in_circle
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scenarios())
 def test_a_plan_does_not_contradict_itself(scenario: Scenario) -> None:
     """Every id is loaded or held; what is loaded has all it needs before it; every reason names its plugin."""
@@ -250,7 +250,7 @@ def test_unrelated_plugins_move_nobody(scenario: Scenario, numbers: list[int]) -
     assert set(after.held) == set(before.held)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scenarios(), st.data())
 def test_a_load_failure_holds_exactly_its_subtree(scenario: Scenario, data: st.DataObject) -> None:
     """``without`` holds the plugin and all that need it, leaves the rest in order, and stays consistent."""
@@ -273,7 +273,7 @@ def test_a_load_failure_holds_exactly_its_subtree(scenario: Scenario, data: st.D
             break
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcdefghij"), st.sets(st.sampled_from("abcdefghij"), max_size=4), max_size=10),
     st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from("abcdefghij")), max_size=12),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi.openapi.utils import get_openapi
 
 from pixsim7_backend.infrastructure.plugins import plugin_hooks
@@ -34,6 +35,8 @@ from . import events
 
 _LONGEST_LINE = 2000
 _MOST_FAULTS = 100
+#: There is nobody whom it could be sent to; FastAPI would ask its environment for some with every request.
+_NONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _Method = Callable[..., Awaitable[Any]]
 
 
@@ -41,7 +44,7 @@ class PluginInJail:
     """The plugin of ``spec`` with the platform around it; :attr:`app` answers its requests."""
 
     def __init__(self, spec: JailSpec) -> None:
-        self.app = FastAPI(title=spec.plugin, openapi_url=None)
+        self.app = FastAPI(title=spec.plugin, openapi_url=None, telemetry=_NONE)
         self._spec = spec
         self._manager: PluginManager | None = None
         self._generation: Generation | None = None
