@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 from fastapi.openapi.utils import get_openapi
+from fastapi.telemetry import TelemetryConfig
 
 from pixsim7_backend.infrastructure.plugins import plugin_hooks
 from pixsim7_backend.infrastructure.plugins._discovery.sources import Discovery, read_folder
