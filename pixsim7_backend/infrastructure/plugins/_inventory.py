@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from ._code.loader import PluginCode
+from ._code.modules import read_files_anew
 from ._desired import Desired
 from ._discovery.sources import Discovery
 from ._dispatch import PluginMount, find_conflicts
@@ -196,6 +197,7 @@ class Inventory:
             PluginError: what is wrong in its folder.
         """
         self.forget(record.id)
+        read_files_anew(record.source.path)
         candidate = self.read(record)
         plan = self.make_plan_with(candidate)
         if candidate.id in plan.held and set(self.ids_in(PluginState.ENABLED)) <= set(plan.order):
