@@ -214,9 +214,7 @@ async def test_code_that_running_plugins_could_not_live_with_is_refused(tmp_path
         assert (await host.client.get("/api/v1/top/version")).json() == 1
 
 
-async def test_state_is_handed_over_explicitly(tmp_path: Path) -> None:
-    """What on_unload returns comes to the new on_load; on_load without that parameter works as ever."""
-    counting = """
+COUNTING = """
 COUNT = 0
 @router.post("/count")
 def count() -> int:
@@ -229,7 +227,11 @@ def on_load(app, state=None):
     global COUNT
     COUNT = state["count"] if state else 0
 """
-    write_plugin(tmp_path, "quest", counting)
+
+
+async def test_state_is_handed_over_explicitly(tmp_path: Path) -> None:
+    """What on_unload returns comes to the new on_load; on_load without that parameter works as ever."""
+    write_plugin(tmp_path, "quest", COUNTING)
     async with plugin_host(tmp_path) as host:
         for expected in (1, 2):
             assert (await host.client.post("/api/v1/quest/count")).json() == expected
@@ -331,29 +333,21 @@ async def test_code_that_cannot_hand_over_its_state_is_replaced_only_without_it(
 
 async def test_state_is_handed_over_when_the_old_code_stops_first(tmp_path: Path) -> None:
     """It is asked for after on_disable; when the new code fails, the old one gets it back."""
-    counting = """
-COUNT = 0
-@router.post("/count")
-def count() -> int:
-    global COUNT
-    COUNT += 1
-    return COUNT
+    counting = (
+        COUNTING
+        + """
+    {more}
 def on_disable():
     global COUNT
     COUNT += 10
-def on_unload():
-    return {{"count": COUNT}}
-def on_load(app, state=None):
-    global COUNT
-    COUNT = state["count"] if state else 0
-    {more}
 """
-    write_plugin(tmp_path, "quest", counting.format(more=""), replace="stop-first")
+    )
+    write_plugin(tmp_path, "quest", counting.replace("{more}", ""), replace="stop-first")
     async with plugin_host(tmp_path) as host:
         assert (await host.client.post("/api/v1/quest/count")).json() == 1
         await host.manager.reload("quest")
         assert (await host.client.post("/api/v1/quest/count")).json() == 12
-        write_plugin(tmp_path, "quest", counting.format(more="raise RuntimeError('no')"), replace="stop-first")
+        write_plugin(tmp_path, "quest", counting.replace("{more}", "raise RuntimeError('no')"), replace="stop-first")
         with pytest.raises(PluginError, match="no"):
             await host.manager.reload("quest")
         assert host.assert_state("quest", PluginState.ENABLED).generation == 2

@@ -138,10 +138,8 @@ class _Http(_Exchange):
 
     async def find_first(self) -> Message | None:
         """Return the body where it comes in one small piece, as most do, or there is none."""
-        if self._has_no_body:  # then it is said at once
-            return await self._receive()
         try:
-            async with asyncio.timeout(self._limits.answer_time):
+            async with asyncio.timeout(None if self._has_no_body else self._limits.answer_time):
                 message = await self._receive()
         except TimeoutError as error:
             raise HTTPException(408, "the body of the request did not come in time") from error

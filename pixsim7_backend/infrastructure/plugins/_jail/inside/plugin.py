@@ -36,7 +36,7 @@ from . import events
 _LONGEST_LINE = 2000
 _MOST_FAULTS = 100
 #: There is nobody whom it could be sent to; FastAPI would ask its environment for some with every request.
-_NONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _Method = Callable[..., Awaitable[Any]]
 
 
@@ -44,7 +44,7 @@ class PluginInJail:
     """The plugin of ``spec`` with the platform around it; :attr:`app` answers its requests."""
 
     def __init__(self, spec: JailSpec) -> None:
-        self.app = FastAPI(title=spec.plugin, openapi_url=None, telemetry=_NONE)
+        self.app = FastAPI(title=spec.plugin, openapi_url=None, telemetry=_NO_TELEMETRY)
         self._spec = spec
         self._manager: PluginManager | None = None
         self._generation: Generation | None = None
