@@ -78,7 +78,7 @@ class CommunityEnforcer:
         try:
             is_needed = access.may_read or access.may_write or has_role(self._database_url, plugin)
         except psycopg.Error as error:
-            yield self._failure(plugin, error)
+            yield _failure("PostgreSQL", f"the role of {plugin}", error)
             return
         if is_needed:
             yield from self._in_database(plugin, grants)
@@ -95,7 +95,7 @@ class CommunityEnforcer:
                 self._database_url, plugin, grants, self._openness(), data_dir=self._data_dir, dry_run=dry_run
             )
         except (psycopg.Error, OSError, ValueError) as error:
-            yield self._failure(plugin, error)
+            yield _failure("PostgreSQL", f"the role of {plugin}", error)
             return
         missing = [f"the table {table} is granted and not there; migrate its plugin" for table in done.missing]
         yield Enforcement(
@@ -106,11 +106,6 @@ class CommunityEnforcer:
             problem=f"the login {done.login!r} of DATABASE_URL may not: {_few(done.refused)}" if done.refused else "",
             way_out=f"let an administrator of the database run: {self._as_administrator()}" if done.refused else "",
         )
-
-    def _failure(self, plugin: str, error: Exception) -> Enforcement:
-        problem = (str(error).splitlines() or ["it does not answer"])[0]
-        way_out = f"mend that, and run: {_COMMAND}"
-        return Enforcement(where="PostgreSQL", role=f"the role of {plugin}", problem=problem, way_out=way_out)
 
     def _as_administrator(self) -> str:
         """Return the command as somebody who may do more would run it, beside the server."""
@@ -135,8 +130,7 @@ class CommunityEnforcer:
         try:
             done = apply_redis_grants(self._redis_url, plugin, grants, data_dir=self._data_dir, dry_run=dry_run)
         except (RedisError, OSError, ValueError) as error:
-            problem, way_out = str(error).splitlines()[0], f"mend that, and run: {_COMMAND}"
-            yield Enforcement(where="Redis", role=f"the user of {plugin}", problem=problem, way_out=way_out)
+            yield _failure("Redis", f"the user of {plugin}", error)
             return
         is_lost = bool(done.rules) and not done.is_kept and not dry_run
         yield Enforcement(
@@ -145,6 +139,11 @@ class CommunityEnforcer:
             changes=done.rules,
             warnings=(_REDIS_IS_FORGETFUL,) if is_lost else (),
         )
+
+
+def _failure(where: str, role: str, error: Exception) -> Enforcement:
+    problem = (str(error).splitlines() or ["it does not answer"])[0]
+    return Enforcement(where=where, role=role, problem=problem, way_out=f"mend that, and run: {_COMMAND}")
 
 
 def _of_no_use(grants: Grants, openness: Openness) -> Iterator[Enforcement]:
