@@ -15,14 +15,14 @@ from pixsim7_backend.cli.db import opened
 from pixsim7_backend.cli.plugins import planned
 from pixsim7_backend.infrastructure.plugins import DesiredState, StartupJournal, StateStore
 from pixsim7_backend.infrastructure.plugins._desired import Decision, read_grants
-from pixsim7_backend.infrastructure.plugins._granting import GrantsView, decided, trusted_error
+from pixsim7_backend.infrastructure.plugins._grants.deciding import GrantsView, decided, decided_beside, trusted_error
 from pixsim7_backend.infrastructure.plugins._plan.graph import nearest_name
 from pixsim7_backend.infrastructure.plugins.errors import (
     DependantsEnabledError,
     PluginNotFoundError,
     StateUnavailableError,
 )
-from pixsim7_backend.infrastructure.plugins.preview import Change, Plan, preview_switch
+from pixsim7_backend.infrastructure.plugins.preview import Candidate, Change, Plan, preview_switch
 from pixsim7_backend.settings import Settings
 
 
@@ -70,9 +70,18 @@ class NextStart:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def refresh(self, plugin_id: str, folder: Path) -> None:
+    def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
         """Give its files the chance that new code has, whatever an earlier start died in; also older ones."""
         StartupJournal(self._settings.starts_dir).forget(plugin_id)
+        if grant is not None:
+            with opened_store(self._settings) as store:
+                state = store.load()
+                store.save(self._decide(state, plugin_id, grant), expected_version=state.version)
+
+    def _decide(self, state: DesiredState, plugin_id: str, grant: Collection[str]) -> DesiredState:
+        candidate = _confined(planned(self._settings, desired=state), plugin_id)
+        grants = decided_beside(plugin_id, candidate.manifest, grant, read_grants(state, plugin_id))
+        return Decision.now(plugin_id, grants, by=_by()).kept_in(state)
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
         """It does not run."""
@@ -99,6 +108,11 @@ def decide_offline(plan: Plan, plugin_id: str, grant: Collection[str]) -> Decisi
         PluginNotFoundError: there is no such plugin.
         GrantRefusedError: it does not ask for that, or is not confined.
     """
+    candidate = _confined(plan, plugin_id)
+    return Decision.now(plugin_id, decided(plugin_id, candidate.manifest, grant), by=_by())
+
+
+def _confined(plan: Plan, plugin_id: str) -> Candidate:
     candidate = plan.candidates.get(plugin_id)
     if candidate is None:
         raise PluginNotFoundError(plugin=plugin_id, similar=nearest_name(plugin_id, plan.candidates))
@@ -106,11 +120,11 @@ def decide_offline(plan: Plan, plugin_id: str, grant: Collection[str]) -> Decisi
         raise trusted_error(plugin_id)
     if candidate.error is not None:
         raise candidate.error
-    return Decision.now(plugin_id, decided(plugin_id, candidate.manifest, grant), by=f"{_who()}, offline")
+    return candidate
 
 
-def _who() -> str:
-    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else getpass.getuser()
+def _by() -> str:
+    return f"{f'user {os.geteuid()}' if hasattr(os, 'geteuid') else getpass.getuser()}, offline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ class LiveServer:
             raise _error_of(reply["error"])
         return reply.get("result")
 
-    def refresh(self, plugin_id: str, folder: Path) -> None:
+    def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
         """Let it follow what happened to a plugin's folder."""
-        self.ask("refresh", folder=str(folder))
+        self.ask("refresh", folder=str(folder), grant=None if grant is None else list(grant))
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
         """Let it stop a plugin whose folder is about to go."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from pixsim7_backend.cli.live import LiveServer, find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print_table, say
 from pixsim7_backend.infrastructure.plugins import DesiredState, StartupJournal
 from pixsim7_backend.infrastructure.plugins._desired import read_grants
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins.errors import ControlSocketError
 from pixsim7_backend.infrastructure.plugins.preview import Candidate, Plan, preview, render_graph, render_plan
 from pixsim7_backend.settings import Settings, load_settings
@@ -171,12 +173,13 @@ def planned(
     revise: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
     *,
     desired: DesiredState = _NOTHING_DESIRED,
+    grants: Mapping[str, Grants] = MappingProxyType({}),
     safe_mode: bool = False,
 ) -> Plan:
     """Return what a start-up would do with these directories, what the operator wants and what earlier ones died in.
 
     Without ``directories`` it is those that are configured, with that of strangers' plugins. ``revise`` may change
-    what is found in them.
+    what is found in them, ``grants`` says what would be decided instead of what is stored.
 
     Raises:
         CommandError: ``DATABASE_URL`` is malformed.
@@ -186,6 +189,8 @@ def planned(
     from pixsim7_backend.resources import CHECKS, configured
 
     community = community_options(settings, desired) if directories is None else {}
+    if grants and directories is None:
+        community["grants"] = lambda plugin: grants[plugin] if plugin in grants else read_grants(desired, plugin)
     # The embedded database is always there; asking it would make its file.
     checks = {**CHECKS, "db": lambda: None} if settings.is_embedded else CHECKS
     try:

@@ -16,7 +16,7 @@ from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, print
 from pixsim7_backend.cli.plugins import planned, plugin_directories
 from pixsim7_backend.infrastructure.plugins import DesiredState, Enforcement, normalize_plugin_id
 from pixsim7_backend.infrastructure.plugins._desired import read_grants
-from pixsim7_backend.infrastructure.plugins._granting import GrantsView, trusted_error
+from pixsim7_backend.infrastructure.plugins._grants.deciding import GrantsView, trusted_error
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins.errors import PluginNotFoundError
 from pixsim7_backend.resources import CHECKS, configured, enforcer_of

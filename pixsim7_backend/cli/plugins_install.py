@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
 from pixsim7_backend.cli.live import find_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
 from pixsim7_backend.cli.plugins import planned, plugin_directories
-from pixsim7_backend.cli.plugins_grants import forget_roles, revoke_all
+from pixsim7_backend.cli.plugins_grants import enforcement_lines, follow_offline, forget_roles, revoke_all
+from pixsim7_backend.cli.plugins_switch import grant_lines
+from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.infrastructure.plugins._discovery.sources import Community, find_directory
+from pixsim7_backend.infrastructure.plugins._grants.deciding import view_json
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._installing.install import (
     DataMode,
     Installation,
@@ -31,6 +37,16 @@ Into = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
+Grant = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant",
+        metavar="PERMISSION",
+        help="Grant this to a confined plugin before it starts (repeatable; also db, all or none); what it asks for"
+        " besides stays undecided, and holds it back.",
+    ),
+]
+_AS_STORED: Mapping[str, Grants] = MappingProxyType({})
 
 
 def add(  # noqa: PLR0917  # the command line names them
@@ -40,6 +56,7 @@ def add(  # noqa: PLR0917  # the command line names them
     dirty: Annotated[
         bool, typer.Option("--dirty", help="Install what is committed, although the checkout has other changes.")
     ] = False,
+    grant: Grant = None,
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -51,8 +68,15 @@ def add(  # noqa: PLR0917  # the command line names them
     settings = load_settings()
     with installer(settings, _target(settings, into)) as made:
         act = made.preview_add if dry_run else made.add
-        done = act(path, upgrade=upgrade, allow_dirty=dirty)
-    _show(done, as_json=as_json)
+        done = act(path, upgrade=upgrade, allow_dirty=dirty, grant=grant or None)
+    told = _enforcement(settings, done) if grant and not dry_run else []
+    if as_json:
+        print_json({**done.to_json(), "enforcement": told})
+        return
+    say(describe(done))
+    if grant:
+        for line in (*grant_lines(view_json(done.grants)), *enforcement_lines(told)):
+            say(f"  {line}")
 
 
 def rollback(
@@ -109,6 +133,7 @@ def installer(settings: Settings, into: Path) -> Iterator[Installer]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from pixsim7_backend.cli.desired import NextStart, load_desired, read_desired
+    from pixsim7_backend.community.database.own_tables import reading_own_tables
     from pixsim7_backend.db import Database, DataLayerError, check_database
     from pixsim7_backend.plugin_data import PluginTables
     from pixsim7_backend.resources import configured
@@ -126,13 +151,17 @@ def installer(settings: Settings, into: Path) -> Iterator[Installer]:
     try:
         yield Installer(
             into,
-            make_plan=lambda revise: planned(settings, None, revise, desired=desired),
+            make_plan=lambda revise, grants=_AS_STORED, /: planned(
+                settings, None, revise, desired=desired, grants=grants
+            ),
+            granted=partial(read_grants, desired),
             follower=server or NextStart(settings),
             stored=PluginTables(
                 database,
                 settings.data_dir / "exports",
                 lambda: load_desired(settings, migrates=True),
                 confined=lambda: confined,
+                own_tables=lambda plugin: reading_own_tables(database, plugin, data_dir=settings.data_dir),
             ),
             limits=limits_of(settings),
             community=community,
@@ -181,6 +210,15 @@ def _home_of(settings: Settings, plugin: str, into: str | None) -> Path:
     if into is None and found is not None:
         return found.source.path.parent
     return _target(settings, into)
+
+
+def _enforcement(settings: Settings, done: Installation) -> list[dict[str, Any]]:
+    """Return how far a decision got that was made with an installation, where else it is enforced."""
+    from pixsim7_backend.cli.desired import load_desired
+
+    if (server := find_server(settings)) is not None:
+        return list(server.ask("get", id=done.plugin)["enforcement"])
+    return follow_offline(settings, done.plugin, read_grants(load_desired(settings), done.plugin))
 
 
 # --- asking and telling ---------------------------------------------------------------------------

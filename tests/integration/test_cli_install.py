@@ -104,6 +104,8 @@ def test_json(plugins: CommandLine, tmp_path: Path) -> None:
         "left_out": [],
         "directory": str(tmp_path / "mine" / "quest"),
         "held": {},
+        "grants": None,
+        "enforcement": [],
     }
     removed = plugins("remove", "quest", "--data", "keep", "--json").json
     assert removed == {

@@ -8,7 +8,8 @@ from typing import Any
 from ._configuring import Configurator
 from ._desired import Desired, Wish, explain, wish_of
 from ._dispatch import PluginMount
-from ._granting import Granter, GrantsView, trusted_error, view_json
+from ._granting import Granter
+from ._grants.deciding import GrantsView, trusted_error, view_json
 from ._hooks.bus import HookBus, Subscription
 from ._inventory import Inventory
 from ._ledger.ledger import LeakReport
@@ -37,7 +38,8 @@ class Asking:
     _plugins: Inventory
     _runner: Runner
     _configurator: Configurator
-    _granter: Granter
+    granter: Granter
+    """Keeps what is decided about permissions."""
 
     def list_plugins(self) -> list[PluginRecord]:
         """Return the records of what is loaded, in load order."""
@@ -81,7 +83,7 @@ class Asking:
             "why": why,
             "record_version": self.version_of(plugin_id),
             "reload_error": not_live.to_json() if not_live else None,
-            "grants": view_json(self._granter.view(record)),
+            "grants": view_json(self.granter.view(record)),
             "enforcement": self.enforcement_of(record.id),
         }
 
@@ -91,7 +93,7 @@ class Asking:
 
     def grants_of(self, plugin_id: str) -> GrantsView | None:
         """Return what a confined plugin asks for and what was decided; None for one that runs in process."""
-        return self._granter.view(self.get(plugin_id))
+        return self.granter.view(self.get(plugin_id))
 
     def preview_grants(self, plugin_id: str, grant: Collection[str] | None = None) -> GrantsView:
         """Return what would be decided about a confined plugin with this grant; without one what is decided.
@@ -101,8 +103,8 @@ class Asking:
         """
         record = self.get(plugin_id)
         if grant is not None:
-            return self._granter.work_out(record, grant).view
-        view = self._granter.view(record)
+            return self.granter.work_out(record, grant).view
+        view = self.granter.view(record)
         if view is None:
             raise trusted_error(record.id)
         return view
@@ -155,7 +157,7 @@ class Asking:
     def preview_grant(self, plugin_id: str, grant: Collection[str], *, switch_on: bool = False) -> Change:
         """Return what ``grant`` would do, or with ``switch_on`` what ``enable`` would; the errors are the same."""
         record = self.get(plugin_id)
-        decision = self._granter.work_out(record, grant)
+        decision = self.granter.work_out(record, grant)
         plan = self._plugins.make_plan_with(
             decision.candidate,
             switched={**self.desired.state.switched, record.id: True} if switch_on else None,

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from ._desired import Desired
 from ._generation import JailLoader
-from ._grants.permissions import Grants, Permission, decide
+from ._grants.deciding import GrantsView, decided, decided_beside, trusted_error
+from ._grants.permissions import Grants
 from ._inventory import Inventory
 from ._journal import Journal
 from ._plan.change import Change
 from ._plan.plan import Candidate
 from ._runner import Runner
-from .errors import GrantRefusedError, PluginError
+from .errors import PluginError
 from .records import PluginRecord
-from .types import PluginManifest
-
-NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantsView:
-    """What a confined plugin asks for, and what was decided about that."""
-
-    requested: tuple[str, ...]
-    granted: tuple[str, ...]
-    declined: tuple[str, ...]
-    undecided: tuple[str, ...]
-    """What of ``requested`` nobody has decided about: it does not start before that."""
-
-    @classmethod
-    def of(cls, manifest: PluginManifest | None, grants: Grants) -> GrantsView:
-        """Return what these grants mean for what the manifest asks for."""
-        requested = requested_by(manifest)
-        return cls(
-            requested=tuple(sorted(map(str, requested))),
-            granted=tuple(sorted(map(str, grants.granted))),
-            declined=tuple(sorted(map(str, grants.declined))),
-            undecided=tuple(map(str, grants.undecided(requested))),
-        )
-
-    def to_json(self) -> dict[str, list[str]]:
-        """Return the view as JSON-able values."""
-        return {name: list(getattr(self, name)) for name in ("requested", "granted", "declined", "undecided")}
+from .states import PluginState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +70,42 @@ class Granter:
 
     async def store(self, change: GrantChange, *, by: str) -> None:
         """Keep a decision, and let it count at once for what runs; errors as :meth:`StateStore.save`."""
-        decision = await self._desired.grant(change.candidate.id, change.grants, by=by)
+        await self._keep(change.candidate.id, change.grants, by=by)
+
+    async def _keep(self, plugin_id: str, grants: Grants, *, by: str) -> None:
+        decision = await self._desired.grant(plugin_id, grants, by=by)
         self._journal.note("granted", decision.plugin, str(decision))
         if self._jails is not None:
             await self._jails.regrant(decision.plugin, decision.grants)
         await self._plugins.enforcing.follow(decision.plugin)
         self._plugins.records.touch(decision.plugin)
+
+    @asynccontextmanager
+    async def deciding(self, folder: Path, grant: Collection[str] | None, *, by: str) -> AsyncIterator[None]:
+        """Decide about what ``grant`` names for the plugin that has come into a folder, before it starts there.
+
+        Where it does not start although the plan says that it would, what was decided before counts again.
+
+        Raises:
+            GrantRefusedError: it is not confined, or does not ask for that.
+        """
+        candidate = self._plugins.find(folder) if grant is not None else None
+        if candidate is None or grant is None:
+            yield
+            return
+        if not candidate.source.is_confined:
+            raise trusted_error(candidate.id)
+        before = self._desired.grants(candidate.id)
+        await self._keep(candidate.id, decided_beside(candidate.id, candidate.manifest, grant, before), by=by)
+        would_run = candidate.id in self._plugins.make_plan_with(candidate).order
+        try:
+            yield
+        except PluginError as error:
+            if would_run or error.state is PluginState.FAILED:
+                await self._keep(candidate.id, before, by=f"{by} (taken back: it did not start)")
+                if before == Grants():
+                    await self._desired.revoke(candidate.id)
+            raise
 
     async def carry_out(self, decision: GrantChange, change: Change, *, start: bool) -> None:
         """Let a decision that is stored take effect: in a new jail of one that runs, else when it starts.
@@ -122,33 +126,3 @@ class Granter:
             raise
         plugins.accept(decision.candidate)
         await self._runner.apply(change, start=start)
-
-
-def trusted_error(plugin_id: str) -> GrantRefusedError:
-    """Return the refusal to grant something to a plugin that runs in process."""
-    problem = "it runs in the server's own process, where it may do everything; leave the grant out"
-    return GrantRefusedError(plugin=plugin_id, problem=problem)
-
-
-def requested_by(manifest: PluginManifest | None) -> frozenset[Permission]:
-    """Return what a manifest asks for."""
-    return frozenset(map(Permission.parse, manifest.permissions if manifest else ()))
-
-
-def decided(plugin_id: str, manifest: PluginManifest | None, grant: Collection[str]) -> Grants:
-    """Return the decision that grants these texts (see :func:`decide`), or nothing for ``"none"``.
-
-    Raises:
-        GrantRefusedError: a text is no permission, or the plugin does not ask for it.
-    """
-    if NONE in grant and len(set(grant)) > 1:
-        raise GrantRefusedError(plugin=plugin_id, problem=f"{NONE!r} stands for no permission at all; grant it alone")
-    try:
-        return decide(requested_by(manifest), [each for each in grant if each != NONE])
-    except ValueError as error:  # also of a permission that is not asked for
-        raise GrantRefusedError(plugin=plugin_id, problem=str(error)) from None
-
-
-def view_json(view: GrantsView | None) -> dict[str, Any] | None:
-    """Return a view as JSON-able values; None where there is none."""
-    return view.to_json() if view else None

@@ -95,7 +95,7 @@ class PluginManager(Asking):
             hooks=hooks,
             reporter=reporter,
         )
-        self._granter = Granter(self._plugins, self._runner, self.desired, self.journal, settings.jails)
+        self.granter = Granter(self._plugins, self._runner, self.desired, self.journal, settings.jails)
         self._supervision = Supervision(
             self.metrics,
             self._plugins,
@@ -201,11 +201,11 @@ class PluginManager(Asking):
 
     async def _grant(self, plugin_id: str, grant: Collection[str], *, by: str, switch_on: bool = False) -> PluginRecord:
         change, record = self.preview_grant(plugin_id, grant, switch_on=switch_on), self.get(plugin_id)
-        decision = self._granter.work_out(record, grant)
-        await self._granter.store(decision, by=by)
+        decision = self.granter.work_out(record, grant)
+        await self.granter.store(decision, by=by)
         if switch_on:
             await self._switch(record.id, on=True)
-        await self._granter.carry_out(decision, change, start=self._is_started)
+        await self.granter.carry_out(decision, change, start=self._is_started)
         return self.get(plugin_id)
 
     async def _switch(self, plugin_id: str, *, on: bool) -> None:

@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio.to_thread
 import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, PluginState
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._installing.directory import InstallDirectory
 from pixsim7_backend.infrastructure.plugins._installing.install import (
     CHECKPOINTS,
@@ -107,7 +109,7 @@ class Followed(Follower):
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def refresh(self, plugin_id: str, folder: Path) -> None:
+    def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
         self.calls.append(("refresh", plugin_id))
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
@@ -124,7 +126,7 @@ def make_installer(into: Path, *more: Path, **options: Any) -> Installer:
     """Return an installer for a directory; ``more`` are searched, too."""
     directories = [into, *more]
 
-    def plan(revise: Any) -> Any:
+    def plan(revise: Any, grants: Mapping[str, Grants] = MappingProxyType({}), /) -> Any:
         existing = [each for each in directories if each.exists()]
         return preview(existing, disabled=(), resources={"db": lambda: None}, revise=revise)
 
@@ -524,7 +526,7 @@ class InProcess(Follower):
         assert threading.current_thread() is not threading.main_thread()
         asyncio.run_coroutine_threadsafe(change, self._loop).result(30)
 
-    def refresh(self, plugin_id: str, folder: Path) -> None:
+    def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
         self._wait(self._manager.refresh(folder))
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
@@ -621,7 +623,7 @@ async def test_a_server_that_refuses_live_changes_keeps_its_files(plugins: Path,
     """Several workers cannot follow; nothing is changed under them."""
 
     class Refusing(InProcess):
-        def refresh(self, plugin_id: str, folder: Path) -> None:
+        def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
             raise LiveChangesRefusedError(plugin="quest")
 
     async with plugin_host(plugins) as host:

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pixsim7_backend.infrastructure.plugins._granting import view_json
+from pixsim7_backend.infrastructure.plugins._grants.deciding import view_json
 from pixsim7_backend.infrastructure.plugins._hooks.bus import describe_handler
 from pixsim7_backend.infrastructure.plugins._ledger.ledger import LeakReport
 from pixsim7_backend.infrastructure.plugins._manager import PluginManager
@@ -199,10 +200,16 @@ class Commands:
 
     # --- installing -------------------------------------------------------------------------------
 
-    async def refresh(self, folder: str) -> Json | None:
-        """Follow what happened to a plugin's folder; the answer is the plugin in it, None when there is none."""
+    async def refresh(
+        self, folder: str, terms: Terms = _NO_TERMS, *, grant: Collection[str] | None = None
+    ) -> Json | None:
+        """Follow what happened to a plugin's folder; the answer is the plugin in it, None when there is none.
+
+        ``grant`` decides about those of a confined plugin's requests that it names, before it starts.
+        """
         try:
-            record = await self._manager.refresh(folder)
+            async with self._manager.granter.deciding(Path(folder), grant, by=terms.by):
+                record = await self._manager.refresh(folder)
         except PluginError as error:
             known = self._manager.find(error.plugin)
             if known is not None and known.state is PluginState.ENABLED:

@@ -53,7 +53,10 @@ class Request(BaseModel):
     version: int | None = None
     """Change the plugin only if its record has this version."""
     grant: list[Annotated[str, StringConstraints(max_length=4096)]] | None = None
-    """Of grant and enable: the permissions to grant; the others that the plugin asks for are declined."""
+    """Of grant and enable: the permissions to grant; the others that the plugin asks for are declined.
+
+    Of refresh: those to grant before it starts; about others nothing is decided.
+    """
     patch: dict[str, Any] | None = None
     """Of change_settings: the merge patch."""
     since: int = 0
@@ -123,7 +126,7 @@ async def answer(commands: Commands, asked: Request, *, by: str = "") -> Any:
         "retry": lambda: commands.retry(asked.plugin, terms),
         "grant": lambda: commands.grant(asked.plugin, asked.granted, terms),
         "change_settings": lambda: commands.change_settings(asked.plugin, asked.merge_patch, terms),
-        "refresh": lambda: commands.refresh(asked.changed_folder),
+        "refresh": lambda: commands.refresh(asked.changed_folder, terms, grant=asked.grant),
         "withdraw": lambda: commands.withdraw(asked.plugin, cascade=asked.cascade),
         "revoke": lambda: commands.revoke(asked.plugin),
         "forget": lambda: commands.forget(asked.plugin),

@@ -57,6 +57,12 @@ class Permission:
         """Tell whether it is for this item, too."""
         return not self.items or item in self.items or any(_fits(each, item) for each in self.items)
 
+    def overlaps(self, other: Permission) -> bool:
+        """Tell whether something is allowed by both."""
+        if self.name != other.name:
+            return False
+        return not other.items or any(map(self.has_item, other.items)) or any(map(other.has_item, self.items))
+
 
 class PermissionNotRequestedError(ValueError):
     """Somebody grants what the plugin does not ask for; the text says what it asks for."""

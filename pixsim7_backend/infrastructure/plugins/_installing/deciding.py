@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from packaging.version import Version
 
+from pixsim7_backend.infrastructure.plugins._grants.deciding import GrantsView, decided_beside, trusted_error
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._plan.graph import nearest_name
 from pixsim7_backend.infrastructure.plugins._plan.plan import Candidate, Plan
 from pixsim7_backend.infrastructure.plugins.errors import PluginNotFoundError
@@ -30,8 +34,13 @@ from .offer import Offer
 __all__ = ["Decider", "MakePlan", "Revise"]
 
 Revise = Callable[[Sequence[Candidate]], Iterable[Candidate]]
-MakePlan = Callable[[Revise], Plan]
-"""Returns the plan of a start-up, with the candidates that were found revised."""
+
+
+class MakePlan(Protocol):
+    """Plans a start-up."""
+
+    def __call__(self, revise: Revise, grants: Mapping[str, Grants] = MappingProxyType({}), /) -> Plan:
+        """Return the plan with the candidates that were found revised, and these grants instead of those stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +52,14 @@ class Decider:
     stored: PluginData
     place: Callable[[Candidate], Candidate]
     """Returns a candidate of the directory as discovery would: with how far it is trusted."""
+    granted: Callable[[str], Grants]
+    """Returns what was decided before about a plugin's permissions."""
 
-    def installation(self, offer: Offer, *, may_upgrade: bool) -> Installation:
-        """Return what installing an offer means.
+    def installation(self, offer: Offer, *, may_upgrade: bool, grant: Collection[str] | None = None) -> Installation:
+        """Return what installing an offer means, with what ``grant`` names decided.
 
         Raises:
+            GrantRefusedError: something is granted that it does not ask for, or to a plugin that is not confined.
             PluginError: the place or the id is taken, others would stop, or its tables are newer than it knows.
         """
         manifest = offer.manifest
@@ -58,7 +70,8 @@ class Decider:
         candidate = self.place(Candidate(id=manifest.id, source=_source_at(target), manifest=manifest))
         is_confined = candidate.source.is_confined  # the host runs no migrations of strangers: they are code
         migrations = () if is_confined else self._pending(offer, target)
-        after = self.make_plan(lambda found: [*_others(found, target), candidate])
+        grants = self._decided(candidate, grant)
+        after = self.make_plan(lambda found: [*_others(found, target), candidate], {manifest.id: grants})
         _refuse_stopping(before, after, manifest.id)
         former = present.manifest if present else None
         asked_before = former.permissions if former else ()
@@ -72,11 +85,24 @@ class Decider:
             permissions=manifest.permissions,
             new_permissions=tuple(each for each in manifest.permissions if each not in asked_before),
             starts=tuple(each for each in after.order if each not in before.order),
-            held={each: str(error) for each, error in sorted(after.held.items()) if each not in before.held},
+            held={
+                each: str(error)
+                for each, error in sorted(after.held.items())
+                if each not in before.held or (each == manifest.id and is_confined)
+            },
+            grants=GrantsView.of(manifest, grants) if is_confined else None,
             migrations=migrations,
             left_out=offer.left_out,
             will_run=manifest.id in after.order,
         )
+
+    def _decided(self, candidate: Candidate, grant: Collection[str] | None) -> Grants:
+        before = self.granted(candidate.id)
+        if grant is None:
+            return before
+        if not candidate.source.is_confined:
+            raise trusted_error(candidate.id)
+        return decided_beside(candidate.id, candidate.manifest, grant, before)
 
     def _pending(self, offer: Offer, target: Path) -> tuple[str, ...]:
         manifest = offer.manifest

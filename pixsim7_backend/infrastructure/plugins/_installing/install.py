@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pixsim7_backend.infrastructure.plugins._discovery.sources import Community
+from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins.errors import PluginError
 from pixsim7_backend.infrastructure.plugins.errors.installing import (
     ArchiveRefusedError,
@@ -50,6 +51,7 @@ class Installer:
         follower: what runs the plugins: a server now, or the next start.
         stored: what the host knows of plugins' data.
         limits: how large a plugin may be.
+        granted: what was decided before about a plugin's permissions.
         community: set where the directory is that of strangers' plugins.
         checkpoint: is told of every step, for tests.
     """
@@ -62,6 +64,7 @@ class Installer:
         follower: Follower,
         stored: PluginData,
         limits: Limits | None = None,
+        granted: Callable[[str], Grants] = lambda _plugin: Grants(),
         community: Community | None = None,
         checkpoint: Checkpoint = lambda _step: None,
     ) -> None:
@@ -72,21 +75,28 @@ class Installer:
         self._reached = checkpoint
         self._directory = InstallDirectory(into, checkpoint=checkpoint)
         place = community.place if community else lambda candidate: candidate
-        self._decide = Decider(self._directory, make_plan, self._stored, place)
+        self._decide = Decider(self._directory, make_plan, self._stored, place, granted)
 
     # --- adding -----------------------------------------------------------------------------------
 
-    def preview_add(self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False) -> Installation:
+    def preview_add(
+        self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False, grant: Collection[str] | None = None
+    ) -> Installation:
         """Return what :meth:`add` would do; the errors are the same. Nothing is written into the directory."""
         self._require_outside(source)
         with tempfile.TemporaryDirectory(prefix="pixsim7-") as scratch:
             offer = stage(source, Path(scratch), self._limits, allow_dirty=allow_dirty)
-            return replace(self._decide.installation(offer, may_upgrade=upgrade), is_dry_run=True)
+            return replace(self._decide.installation(offer, may_upgrade=upgrade, grant=grant), is_dry_run=True)
 
-    def add(self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False) -> Installation:
+    def add(
+        self, source: Path, *, upgrade: bool = False, allow_dirty: bool = False, grant: Collection[str] | None = None
+    ) -> Installation:
         """Install the plugin in a folder, an archive or a git checkout; with ``upgrade`` also over a former version.
 
+        ``grant`` decides about those of a confined plugin's requests that it names, before it starts.
+
         Raises:
+            GrantRefusedError: something is granted that it does not ask for, or to a plugin that is not confined.
             MemberRefusedError, ArchiveRefusedError: what is offered is not acceptable.
             InvalidManifestError: its manifest is not, or only running it would tell.
             AlreadyInstalledError: it is there, and ``upgrade`` is not set.
@@ -100,8 +110,8 @@ class Installer:
             staging = self._directory.new_staging()
             try:
                 offer = stage(source, staging, self._limits, allow_dirty=allow_dirty)
-                decided = self._decide.installation(offer, may_upgrade=upgrade)
-                return self._carry_out(decided, lambda: self._move_in(offer, decided))
+                decided = self._decide.installation(offer, may_upgrade=upgrade, grant=grant)
+                return self._carry_out(decided, lambda: self._move_in(offer, decided), grant)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
@@ -114,14 +124,16 @@ class Installer:
         if source.is_dir() and source.resolve().is_relative_to(self._into.resolve()):
             raise ArchiveRefusedError(source=str(source), reason=f"lies in the plugin directory {self._into} already")
 
-    def _carry_out(self, decided: Installation, change_files: Callable[[], object]) -> Installation:
+    def _carry_out(
+        self, decided: Installation, change_files: Callable[[], object], grant: Collection[str] | None = None
+    ) -> Installation:
         """Change the files, then let what runs the plugins follow; when it cannot, take the files back."""
         plugin, place = decided.plugin, decided.directory
         had_former = decided.former_version is not None
         stood_at = self._stored.revision(plugin, place.name) if self._follower.is_live else None
         change_files()
         try:
-            self._follower.refresh(plugin, place)
+            self._follower.refresh(plugin, place, grant)
         except PluginError as error:
             if not decided.will_run and error.state is not PluginState.FAILED:
                 return decided  # as the plan said
@@ -130,6 +142,9 @@ class Installer:
             finally:
                 self._directory.take_back(place.name, had_former=had_former)
                 self._refresh_quietly(plugin, place)
+                if grant is not None and not had_former:
+                    with suppress(PluginError):
+                        self._follower.revoke(plugin)  # who comes under its name later is somebody else
             raise RolledBackError(plugin=plugin, version=decided.version, cause=error) from error
         if had_former:
             self._directory.keep_one_former(place.name)
@@ -207,11 +222,11 @@ class Installer:
     def _treat_data(self, decided: Removal, folder: Path) -> Path | None:
         """Export or drop what is stored of a plugin; what fails can be done again, since the files come back."""
         exported = None
-        if decided.is_confined:
-            self._follower.revoke(decided.plugin)  # who comes under its name later is somebody else
         if decided.data is DataMode.EXPORT:
             exported = self._stored.export(decided.plugin, folder)
             self._reached("exported")
+        if decided.is_confined:
+            self._follower.revoke(decided.plugin)  # who comes under its name later is somebody else
         if decided.data is DataMode.DROP:
             self._follower.forget(decided.plugin)
             self._reached("forgotten")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
+
+from pixsim7_backend.infrastructure.plugins._grants.deciding import GrantsView, view_json
 
 __all__ = ["DataMode", "Follower", "Installation", "PluginData", "Removal"]
 
@@ -49,8 +51,12 @@ class Follower(Protocol):
     def is_live(self) -> bool:
         """A server runs, and has followed when a method returns."""
 
-    def refresh(self, plugin_id: str, folder: Path) -> None:
-        """Follow what happened to a plugin's folder; returns when the new code serves, or the old one is gone."""
+    def refresh(self, plugin_id: str, folder: Path, grant: Collection[str] | None = None) -> None:
+        """Follow what happened to a plugin's folder; returns when the new code serves, or the old one is gone.
+
+        ``grant`` decides first about those of a confined plugin's requests that it names; where an error takes the
+        files back, it takes that decision back, too.
+        """
 
     def withdraw(self, plugin_id: str, *, cascade: bool) -> None:
         """Stop a plugin whose folder is about to go; with ``cascade`` first what needs it."""
@@ -80,6 +86,8 @@ class Installation:
     """What a start-up loads now that it did not load before, in load order."""
     held: Mapping[str, str]
     """What is held back now that was not, by id, and why."""
+    grants: GrantsView | None = None
+    """What was decided about what it asks for; None for one that runs in process."""
     migrations: tuple[str, ...] = ()
     """Revisions that its tables do not have yet, in order; who runs them depends on the settings."""
     left_out: tuple[str, ...] = ()
@@ -99,6 +107,7 @@ class Installation:
             **{name: list(getattr(self, name)) for name in lists},
             "directory": str(self.directory),
             "held": dict(self.held),
+            "grants": view_json(self.grants),
         }
 
 
