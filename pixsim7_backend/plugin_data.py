@@ -6,10 +6,11 @@ import ast
 import base64
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, MetaData, Table, inspect, select, text
 
+from pixsim7_backend.community.database.own_tables import NOTHING, OwnTables
 from pixsim7_backend.db import Database, migrations
 from pixsim7_backend.db.migrations import MigrationSource, find_source
 from pixsim7_backend.infrastructure.plugins import DesiredState
@@ -26,6 +28,8 @@ from pixsim7_backend.infrastructure.plugins.errors import TablesAheadError
 __all__ = ["PluginTables"]
 
 _AT_ONCE: Final = 500
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
+"""Names of tables that are names of files anywhere."""
 
 
 class PluginTables:
@@ -36,6 +40,7 @@ class PluginTables:
         exports: the directory to write exports to; made when first needed.
         desired: tells how plugins are switched and configured.
         confined: tells of which plugins no migration is read, since reading one runs it.
+        own_tables: gives those that a confined plugin has made for itself.
 
     All methods raise MigrationError where a plugin's migrations cannot be used.
     """
@@ -47,11 +52,13 @@ class PluginTables:
         desired: Callable[[], DesiredState],
         *,
         confined: Callable[[], Collection[str]] = tuple,
+        own_tables: Callable[[str], AbstractContextManager[OwnTables]] = lambda _: nullcontext(NOTHING),
     ) -> None:
         self._database = database
         self._exports = exports
         self._desired = desired
         self._confined = confined
+        self._own_tables = own_tables
 
     def revision(self, plugin_id: str, installed_as: str) -> str | None:
         """Return at which revision the plugin's tables stand, known to its files or not; None before the first."""
@@ -92,20 +99,28 @@ class PluginTables:
         """Write every row of the plugin's tables to a zip of JSON Lines; return it, None when nothing is stored.
 
         ``contents.json`` lists the tables with the number of their rows, and has how the plugin was switched
-        and configured (secrets as they are stored: encrypted); ``<table>.jsonl`` has one row per line.
+        and configured (secrets as they are stored: encrypted); ``<table>.jsonl`` has one row per line. The own
+        tables of a confined plugin are in ``own/``; ``contents.json`` says which is in which file.
         All tables are read at one moment, and the file is there whole or not at all.
+
+        Raises:
+            OwnTablesUnreadableError: own tables are there and cannot be read.
         """
         source = self._find_source(plugin_id, folder)
         wishes = self._desired()
         on, settings = wishes.switched.get(plugin_id), wishes.settings.get(plugin_id, {})
-        if source is None and on is None and not settings:
-            return None
-        about = {
-            "plugin": plugin_id,
-            "revision": migrations.current(self._database, source) if source else None,
-            "switched": on,
-            "settings": dict(settings),
-        }
+        with self._own_tables(plugin_id) if plugin_id in self._confined() else nullcontext(NOTHING) as own:
+            if source is None and on is None and not settings and not own.names:
+                return None
+            about = {
+                "plugin": plugin_id,
+                "revision": migrations.current(self._database, source) if source else None,
+                "switched": on,
+                "settings": dict(settings),
+            }
+            return self._write(plugin_id, tables_of(source) if source else (), own, about)
+
+    def _write(self, plugin_id: str, names: tuple[str, ...], own: OwnTables, about: Mapping[str, Any]) -> Path:
         self._exports.mkdir(mode=0o700, parents=True, exist_ok=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         target = self._exports / f"{plugin_id}-{stamp}.zip"
@@ -114,7 +129,7 @@ class PluginTables:
             with part.open("xb") as stream:
                 part.chmod(0o600)
                 with self._reading_at_one_moment() as connection:
-                    _write_zip(stream, connection, tables_of(source) if source else (), about)
+                    _write_zip(stream, connection, names, own, about)
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(target)
@@ -179,15 +194,39 @@ def tables_of(source: MigrationSource) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name != source.version_table))
 
 
-def _write_zip(stream: BinaryIO, connection: Connection, names: tuple[str, ...], about: Mapping[str, Any]) -> None:
+def _write_zip(
+    stream: BinaryIO, connection: Connection, names: tuple[str, ...], own: OwnTables, about: Mapping[str, Any]
+) -> None:
     present = set(inspect(connection).get_table_names())
     counts: dict[str, int] = {}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             if name in present:
                 counts[name] = _write_table(archive, connection, name)
-        contents = {**about, "exported_at": datetime.now(UTC).isoformat(timespec="seconds"), "tables": counts}
+        own_counts = [_write_own_table(archive, own, name, file) for name, file in _own_files(own.names).items()]
+        contents = {
+            **about,
+            "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tables": counts,
+            "own_tables": own_counts,
+        }
         archive.writestr("contents.json", json.dumps(contents, indent=2))
+
+
+def _own_files(names: tuple[str, ...]) -> dict[str, str]:
+    """Return a file in the zip for each table: a stranger chose its name, which could lead out of a directory."""
+    files: dict[str, str] = {}
+    for number, name in enumerate(names, start=1):
+        file = f"own/{name}.jsonl" if _PLAIN.fullmatch(name) else f"own/table-{number}.jsonl"
+        is_taken = file.lower() in map(str.lower, files.values())  # some systems do not tell case apart
+        files[name] = f"own/table-{number}.jsonl" if is_taken else file
+    return files
+
+
+def _write_own_table(archive: zipfile.ZipFile, own: OwnTables, name: str, file: str) -> dict[str, Any]:
+    with archive.open(file, "w", force_zip64=True) as lines:
+        count = own.read(name, lines.write)
+    return {"table": name, "file": file, "rows": count}
 
 
 def _write_table(archive: zipfile.ZipFile, connection: Connection, name: str) -> int:

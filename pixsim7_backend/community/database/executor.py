@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -43,6 +43,9 @@ class Transaction(Protocol):
 
     def execute(self, statement: str, rows: Sequence[Sequence[Any]], *, is_many: bool) -> Outcome:
         """Run one statement, with each row of parameters; of many the rows that come are dropped."""
+
+    def stream(self, statement: str, take: Callable[[dict[str, Any]], None]) -> None:
+        """Run a statement of the host's own, and give its rows by column as they come, however many there are."""
 
     def savepoint(self, action: str, name: str) -> None:
         """``begin``, ``release`` or ``rollback`` a savepoint."""

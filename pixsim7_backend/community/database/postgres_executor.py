@@ -12,8 +12,8 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import psycopg
 import psycopg.abc
@@ -242,7 +242,15 @@ class _Transaction:
             outcome.columns, outcome.rowcount = None, changed
         return outcome
 
-    def _run(self, statement: str, row: Sequence[Any], outcome: Outcome, taken: Rows | None, deadline: float) -> None:
+    def stream(self, statement: str, take: Callable[[dict[str, Any]], None]) -> None:
+        outcome = Outcome()
+        deadline = time.monotonic() + self._executor.limits.statement_time
+        try:
+            self._run(statement, [], outcome, _Streamed(outcome, take), deadline)
+        except psycopg.Error as error:
+            raise _translate(error) from error
+
+    def _run(self, statement: str, row: Sequence[Any], outcome: Outcome, taken: _Taker | None, deadline: float) -> None:
         transformer = Transformer(self._connection)
         values = transformer.dump_sequence(row, [PyFormat.AUTO] * len(row))
         pgconn = self._connection.pgconn
@@ -335,6 +343,22 @@ class _Transaction:
         self._is_interrupted = True
 
 
+class _Taker(Protocol):
+    def add(self, row: Sequence[Any]) -> None: ...
+
+
+class _Streamed:
+    """Gives rows on, and keeps none."""
+
+    def __init__(self, outcome: Outcome, take: Callable[[dict[str, Any]], None]) -> None:
+        self._outcome = outcome
+        self._take = take
+
+    def add(self, row: Sequence[Any]) -> None:
+        names = (name for name, _ in self._outcome.columns or ())
+        self._take(dict(zip(names, row, strict=True)))
+
+
 def _waiting_bytes(descriptor: int) -> int:
     """Return how many bytes have come and are not read."""
     import fcntl  # late: other systems than those that confine plugins may lack it
@@ -348,7 +372,7 @@ def _take(
     result: pq.abc.PGresult,
     transformer: psycopg.abc.Transformer,
     outcome: Outcome,
-    taken: Rows | None,
+    taken: _Taker | None,
     *,
     is_first: bool,
 ) -> None:

@@ -56,6 +56,7 @@ _DOORWAYS = (
     ("SELECT has_database_privilege(%s, current_database(), 'CONNECT')", "CONNECT ON DATABASE {}"),
     ("SELECT has_schema_privilege(%s, 'public', 'USAGE')", "USAGE ON SCHEMA public"),
 )
+_SEES_SCHEMA = "SELECT has_schema_privilege(%s, %s, 'USAGE')"
 _COLUMNS = """
 SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -307,6 +308,8 @@ class _Work:
             self._run(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(schema, self._name))
         elif is_owner and not is_own:
             self._run(sql.SQL("ALTER SCHEMA {} OWNER TO CURRENT_USER").format(schema))
+        elif is_there and not is_own and self._ask(_SEES_SCHEMA, self.role, self._schema):
+            self._run(sql.SQL("REVOKE USAGE ON SCHEMA {} FROM {}").format(schema, self._name))  # an export was cut off
 
     def _join(self) -> None:
         """Who gives something to a role must be a member of it, unless it is a superuser."""

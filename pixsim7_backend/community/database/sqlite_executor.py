@@ -80,9 +80,9 @@ _TRIMS = {"trim": _trimming(str.strip), "ltrim": _trimming(str.lstrip), "rtrim":
 
 
 class SqliteExecutor:
-    """The database for one jail. ``file`` is the game's; ``own_file`` is made when it is first needed."""
+    """The database for one jail. ``file`` is the game's, if any; ``own_file`` is made when it is first needed."""
 
-    def __init__(self, file: Path, own_file: Path, access: Access, limits: DatabaseLimits) -> None:
+    def __init__(self, file: Path | None, own_file: Path, access: Access, limits: DatabaseLimits) -> None:
         self._file = file
         self._own_file = own_file
         self._access = access
@@ -124,7 +124,7 @@ class SqliteExecutor:
 class _Connection:
     """A connection behind its fence."""
 
-    def __init__(self, file: Path, own_file: Path, access: Access, limits: DatabaseLimits, mode: Mode) -> None:
+    def __init__(self, file: Path | None, own_file: Path, access: Access, limits: DatabaseLimits, mode: Mode) -> None:
         self.mode = mode
         self.deadline = float("inf")
         self._schema: list[Any] = []
@@ -150,11 +150,11 @@ class _Connection:
             self.driver.close()
             raise
 
-    def _fence(self, file: Path, access: Access, limits: DatabaseLimits, *, is_reader: bool) -> None:
+    def _fence(self, file: Path | None, access: Access, limits: DatabaseLimits, *, is_reader: bool) -> None:
         driver = self.driver
         driver.execute(
             f"ATTACH DATABASE ? AS {GAME}",
-            [_uri(file, is_reader=is_reader or not access.write)],
+            [_uri(file, is_reader=is_reader or not access.write) if file is not None else ":memory:"],
         )
         driver.execute("PRAGMA foreign_keys=ON")
         driver.execute("PRAGMA trusted_schema=OFF")
@@ -263,6 +263,20 @@ class _Transaction:
         except (OverflowError, UnicodeEncodeError, ValueError) as error:
             raise BrokerError("DataError:22000", str(error)) from error
 
+    def stream(self, statement: str, take: Callable[[dict[str, Any]], None]) -> None:
+        connection, driver = self._connection, self._connection.driver
+        connection.start(statement, self._limits.statement_time)
+        driver.text_factory = _text_or_bytes
+        try:
+            with contextlib.closing(driver.execute(statement)) as cursor:
+                names = [name for name, *_ in cursor.description]
+                for row in cursor:
+                    take(dict(zip(names, row, strict=True)))
+        except sqlite3.Error as error:
+            raise connection.translate(error) from error
+        finally:
+            driver.text_factory = str
+
     def _run(self, statement: str, rows: Sequence[Sequence[Any]], *, is_many: bool) -> Outcome:
         cursor = self._connection.driver.cursor()
         outcome = Outcome()
@@ -311,6 +325,14 @@ class _Transaction:
 
     def interrupt(self) -> None:
         self._connection.deadline = 0.0
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    """Return a text; its bytes where it is none: SQLite takes any for a text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _written_bytes() -> int:
