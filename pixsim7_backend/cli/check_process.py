@@ -18,6 +18,7 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from pixsim7_backend.cli.check_permissions import useless_permissions
 from pixsim7_backend.db import Database
 from pixsim7_backend.db.migrations import (
     MigrationError,
@@ -74,6 +75,7 @@ async def _check(place: Path, request: dict[str, Any], settings: Settings, datab
         make_app=lambda: _make_app(settings, database),
         resources=CHECKS,
         prepare=lambda record, package_dir: _migrate(database, record, package_dir),
+        check_permissions=lambda plugin: useless_permissions(place, plugin, request["directories"]),
         check_migrations=lambda plugins: check_migrations(f"sqlite:///{place / 'migrations.sqlite3'}", plugins),
         sources=_sources(settings),
         sign_in=_sign_in,

@@ -137,7 +137,7 @@ def _apply(
     enforcer = enforcer_of(settings)
     if not plugins or (settings.is_embedded and not settings.redis_url.get_secret_value()):
         return
-    with known_models(settings):
+    with known_models(settings, plugin_directories(settings)):
         for each in plugins:
             yield each, enforcer.apply(each, read_grants(desired, each), dry_run=dry_run)
 
@@ -145,8 +145,17 @@ def _apply(
 def follow_offline(settings: Settings, plugin: str, grants: Grants) -> list[dict[str, Any]]:
     """Let the database and Redis follow a decision that was made without a server; return how far that got."""
     enforcer = enforcer_of(settings)
-    with known_models(settings):
+    with known_models(settings, plugin_directories(settings)):
         return [each.to_json() for each in enforcer.enforce(plugin, grants)]
+
+
+def look_offline(settings: Settings, grants: Grants) -> list[dict[str, Any]]:
+    """Return which grants are of no use; only tables that are named can be, so that else nothing is loaded."""
+    if not any(each.family == "db" and each.items for each in grants.granted):
+        return []
+    enforcer = enforcer_of(settings)
+    with known_models(settings, plugin_directories(settings)):
+        return [each.to_json() for each in enforcer.look(grants)]
 
 
 def enforcement_lines(told: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -207,17 +216,24 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def known_models(settings: Settings) -> Iterator[None]:
-    """Load the code of the trusted plugins, whose models say which tables are open."""
+def known_models(
+    settings: Settings, directories: Sequence[str], *, disabled: Sequence[str] | None = None
+) -> Iterator[None]:
+    """Load the code of the trusted plugins in these directories, whose models say which tables are open."""
     from fastapi import FastAPI
 
     from pixsim7_backend.infrastructure.plugins import init_plugin_manager
     from pixsim7_backend.infrastructure.plugins._store import MemoryStateStore
 
-    directory, *more = plugin_directories(settings)
+    directory, *more = directories
     with configured(settings), _quietly():
         manager = init_plugin_manager(
-            FastAPI(), directory, more_directories=more, resources=CHECKS, store=MemoryStateStore()
+            FastAPI(),
+            directory,
+            more_directories=more,
+            disabled=disabled,
+            resources=CHECKS,
+            store=MemoryStateStore(),
         )
         try:
             yield

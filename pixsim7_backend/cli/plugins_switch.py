@@ -11,7 +11,7 @@ import typer
 from pixsim7_backend.cli.desired import opened_store, plan_switch
 from pixsim7_backend.cli.live import LiveServer, find_server, get_server
 from pixsim7_backend.cli.output import CommandError, JsonFlag, print_json, say
-from pixsim7_backend.cli.plugins_grants import enforcement_lines, follow_offline
+from pixsim7_backend.cli.plugins_grants import enforcement_lines, follow_offline, look_offline
 from pixsim7_backend.infrastructure.plugins import StartupJournal, normalize_plugin_id
 from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.settings import Settings, load_settings
@@ -178,8 +178,9 @@ def _switch_offline(
         if not dry_run:
             _confirm("enable" if on else "disable", switch.plugin, answer["change"], yes=yes)
             switch.save(store)
+    grants = read_grants(switch.after, plugin_id)
     is_decided = grant is not None and not dry_run
-    told = follow_offline(settings, plugin_id, read_grants(switch.after, plugin_id)) if is_decided else []
+    told = follow_offline(settings, plugin_id, grants) if is_decided else look_offline(settings, grants) if on else []
     if as_json:
         print_json({**answer, "enforcement": told, "dry_run": dry_run})
         return

@@ -61,6 +61,10 @@ class CommunityEnforcer:
             self._done[plugin] = grants, access, done
         return done
 
+    def look(self, grants: Grants) -> tuple[Enforcement, ...]:
+        """Return which of these grants are of no use; changes nothing."""
+        return tuple(_of_no_use(grants, self._openness()))
+
     def apply(self, plugin: str, grants: Grants, *, dry_run: bool = False) -> tuple[Enforcement, ...]:
         """Make role and user where there are none, too; or only tell what would be changed."""
         return (

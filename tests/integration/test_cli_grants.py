@@ -86,7 +86,10 @@ def test_a_grant_that_is_of_no_use_is_warned_of(plugins: CommandLine, tmp_path: 
     done = plugins("enable", "quest", "--grant", "db:read:users,game_npcs,no_table,plugin_state")
     assert "db:read of no_table, plugin_state is of no use: nobody opens that; open are: " in done.out
     assert "game_npcs" in done.out.partition("open are: ")[2]
+    assert "db:read of no_table, plugin_state is of no use" in plugins("enable", "quest").out
+    assert "of no use" in plugins("enable", "quest", "--grant", "db:read:no_table", "--dry-run").out
     assert "of no use" not in plugins("enable", "quest", "--grant", "db:read:game_npcs").out
+    assert "of no use" not in plugins("enable", "quest").out
 
 
 def test_what_cannot_be_granted_is_said(plugins: CommandLine, tmp_path: Path) -> None:
@@ -283,6 +286,9 @@ def test_a_stranger_is_installed_granted_upgraded_and_removed(run: CommandLine, 
         assert plugins("grants", "quest", "--json").json["quest"]["granted"] == ["events:emit", "user:read"]
         audit = plugins("events", "--json").json["audit"]
         assert [each["by"] for each in audit] == [f"user {os.geteuid()} at the control socket"] * 2
+        plugins("add", answering(tmp_path, "3.0.0", "db:read:no_table"), "--upgrade")
+        for options in (["--grant", "all"], []):
+            assert "db:read of no_table is of no use: nobody opens that" in plugins("enable", "quest", *options).out
         assert plugins("remove", "quest", "--data", "keep").status == 0
         assert served() == 404
         assert "held back: quest" in plugins("add", "2.0.0/quest").out

@@ -301,6 +301,20 @@ def test_plugin_that_takes_its_process_down_is_reported(tmp_path: Path) -> None:
     assert _findings(hanging) == {"load": ["it did not end within 10 s during this check"]}
 
 
+def test_tables_that_nobody_opens_are_named(run: CommandLine, tmp_path: Path) -> None:
+    """As when they are granted, with those that are open; one that lies where others are found opens none itself."""
+    run.patch.setenv("EXTRA_PLUGINS_DIRS", "own")
+    folder = write_plugin(tmp_path / "own", "census", permissions=["db:read:users,no_table", "db:write:game_npcs"])
+    done = run("plugins", "check", str(folder), "--reloads", "1", "--json").json
+    [manifest] = [each for each in done["results"] if each["check"] == "manifest"]
+    reading, writing = sorted(manifest["findings"], key=lambda each: str(each["what"]))
+    assert manifest["verdict"] == reading["verdict"] == "warn"
+    assert reading["what"].startswith("db:read of no_table is of no use: nobody opens that; open are: game_")
+    assert writing["what"] == "db:write of game_npcs is of no use: nobody opens that; open are: game_npc_states"
+    write_plugin(tmp_path / "own", "census", permissions=["db:read:users", "db:write"])
+    assert "of no use" not in run("plugins", "check", str(folder), "--reloads", "1").out
+
+
 def test_tables_without_migrations_are_found(run: CommandLine) -> None:
     """Models need migrations that make what they say: a missing one and a differing one are findings."""
     folder = Path(run("plugins", "new", "my-feature", "--with", "db", "--json").json["folder"])

@@ -73,7 +73,10 @@ class _Run:
     def _read(self) -> None:
         plugin, trees = self.cast.plugin, self.cast.trees()
         self._begin("manifest")
-        self.results.append(result_of("manifest", check_manifest(plugin)))
+        found = check_manifest(plugin)
+        if plugin.manifest is not None:
+            found += self._host.check_permissions(plugin)
+        self.results.append(result_of("manifest", found))
         if plugin.manifest is None:
             return
         self.results.append(result_of("imports", self._imports()))

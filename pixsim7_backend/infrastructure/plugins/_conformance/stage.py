@@ -38,6 +38,8 @@ class ConformanceHost:
     """Gets id and folder of what the plugin requires, in load order, at last the plugin's. None: it has no tables.
 
     The plugin is enabled meanwhile."""
+    check_permissions: Callable[[Candidate], list[Finding]] = lambda _plugin: []
+    """Says what the plugin asks for and could not use."""
     sources: SettingsSources = field(default_factory=SettingsSources)
     """Where the settings of the plugins come from."""
     sign_in: Callable[[httpx.AsyncClient], Awaitable[Mapping[str, str]]] | None = None

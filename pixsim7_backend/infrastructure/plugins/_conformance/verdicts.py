@@ -53,7 +53,11 @@ class Check:
 
 
 CHECKS = (
-    Check("manifest", 10, "the manifest is read without running the plugin, is complete and fits the folder"),
+    Check(
+        "manifest",
+        10,
+        "the manifest is read without running the plugin, is complete, fits the folder, asks for no closed table",
+    ),
     Check("imports", 5, "only plugins that `dependencies` names are imported"),
     Check("events", 5, "what it emits is declared, what it declares is emitted"),
     Check("blocking", 5, "nothing in `async def` obviously blocks the event loop"),
