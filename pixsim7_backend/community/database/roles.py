@@ -152,13 +152,19 @@ def has_role(database_url: str, plugin: str) -> bool:
 
 
 def remove_role(database_url: str, plugin: str, *, data_dir: Path) -> None:
-    """Delete the plugin's role, all that it was granted, and its own tables. Doing it twice is fine."""
+    """Delete the plugin's role, all that it was granted, and its own tables. Doing it twice is fine.
+
+    The schema goes, too, unless others have put something there.
+    """
     with psycopg.connect(server_conninfo(database_url)) as connection:
         name = role_of(connection.info.dbname, plugin)
         role = sql.Identifier(name)
         with suppress(psycopg.errors.UndefinedObject), connection.transaction():
             connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
             connection.execute(sql.SQL("DROP ROLE {}").format(role))
+        left = psycopg.errors.DependentObjectsStillExist, psycopg.errors.InsufficientPrivilege
+        with suppress(*left), connection.transaction():
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(sql.Identifier(own_schema(plugin))))
     (data_dir / _SECRETS / name).unlink(missing_ok=True)
 
 
