@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixsim7_backend.db.errors import ConflictError, DatabaseBusyError, UnstorableValueError
 from pixsim7_backend.infrastructure.plugins.admin import problem_of
-from pixsim7_backend.infrastructure.plugins.errors import PluginError
+from pixsim7_backend.infrastructure.plugins.errors import PluginError, ShareUsedUpError
 from pixsim7_backend.request_ids import current_request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -242,7 +242,8 @@ def _pointer(keys: Sequence[object]) -> str:
 async def _on_plugin_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PluginError)
     status, members = problem_of(error)
-    return problem_response(request, status, str(error), members=members)
+    headers = {"Retry-After": str(error.fields["retry_after"])} if isinstance(error, ShareUsedUpError) else None
+    return problem_response(request, status, str(error), headers=headers, members=members)
 
 
 async def _on_integrity_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from pixsim7_backend.infrastructure.plugins.errors import ShareUsedUpError
 from pixsim7_backend.problems import Unauthorized
 
 from .http.inside import AsyncHostTransport, HostTransport, async_http_client, http_client
@@ -30,6 +31,7 @@ __all__ = [
     "Caller",
     "CurrentUser",
     "HostTransport",
+    "ShareUsedUpError",
     "async_http_client",
     "current_user",
     "http_client",

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm.exc import StaleDataError
 
 from pixsim7_backend import problems
-from pixsim7_backend.infrastructure.plugins.errors import DependantsEnabledError, PluginNotFoundError
+from pixsim7_backend.infrastructure.plugins.errors import DependantsEnabledError, PluginNotFoundError, ShareUsedUpError
 from pixsim7_backend.problems import PROBLEM_RESPONSES, install_problem_handlers
 from pixsim7_backend.request_ids import RequestIds
 
@@ -284,6 +284,16 @@ async def test_platform_errors_have_a_status() -> None:
     assert (unknown.status_code, unknown.json()["plugin"]) == (404, "game-stelth")
     needed = await raised(DependantsEnabledError(plugin="auth", dependants=["users"]))
     assert needed.status_code == 409
+    assert "retry-after" not in needed.headers
+
+
+async def test_a_share_that_is_used_up_says_when_to_come_again() -> None:
+    """Neither the database's fault nor this client's: 503, with what was used up and when there is more."""
+    used = await raised(ShareUsedUpError(plugin="census", what="db.milliseconds", allowed=30_000, retry_after=17))
+    assert (used.status_code, used.headers["retry-after"]) == (503, "17")
+    told = used.json()
+    assert told["detail"] == "plugin 'census' has used its 30,000 db.milliseconds of this minute; try again in 17 s"
+    assert (told["plugin"], told["error"]["type"]) == ("census", "ShareUsedUpError")
 
 
 async def test_documentation_shows_problems() -> None:

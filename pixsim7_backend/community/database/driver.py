@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.util import await_only
 
 from pixsim7_backend.infrastructure.plugins._jail.frames import FrameError
-from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError, acall, call
+from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError, ShareUsedUpError, acall, call
 
 from .wire import WireError, from_wire, to_wire
 
@@ -67,6 +67,8 @@ class Error(Exception):
 
     sqlstate: str | None = None
     sqlite_errorname: str = ""
+    share: ShareUsedUpError | None = None
+    """Set where the plugin has used its share of the minute."""
 
 
 class InterfaceError(Error):
@@ -179,6 +181,7 @@ class Connection:
 def _error(error: BrokerCallError) -> Error:
     name, _, code = error.kind.partition(":")
     made = _KINDS.get(name, OperationalError)(str(error))
+    made.share = error if isinstance(error, ShareUsedUpError) else None
     if code.startswith("SQLITE_"):
         made.sqlite_errorname = code
     else:

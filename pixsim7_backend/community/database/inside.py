@@ -8,12 +8,14 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pixsim7_backend import db
 from pixsim7_backend.community.tables import use_described
 from pixsim7_backend.db import Database, ReadOnlySessionError, UnstorableValueError, dependencies, set_default_database
+from pixsim7_backend.infrastructure.plugins.errors import ShareUsedUpError as PluginShareUsedUpError
 
 from . import dialects
 from .driver import DataError
@@ -96,9 +98,23 @@ class JailedDatabase(Database):
         return made
 
 
+class ShareUsedUpError(PluginShareUsedUpError, OperationalError):
+    """The plugin has used its share of the minute, as SQLAlchemy tells it."""
+
+    def __init__(self, error: BaseException, fields: dict[str, Any]) -> None:
+        OperationalError.__init__(self, None, None, error)
+        PluginShareUsedUpError.__init__(self, **fields)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def _translate(context: ExceptionContext) -> None:
-    """Raise what the same mistake raises in the host's process."""
+    """Raise what the same mistake raises in the host's process; what only a jail can do wrong, as its own error."""
     error = context.original_exception
+    share = getattr(error, "share", None)
+    if share is not None:
+        raise ShareUsedUpError(error, share.fields) from error
     if getattr(error, "sqlstate", None) == READ_ONLY:
         raise ReadOnlySessionError("run a statement that does not only read") from error
     if isinstance(error, DataError):

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 
 from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError, acall, call, is_jailed
+from pixsim7_backend.infrastructure.plugins._jail.inside.services import ShareUsedUpError as CallShareUsedUpError
+from pixsim7_backend.infrastructure.plugins.errors import ShareUsedUpError as PluginShareUsedUpError
 
 __all__ = ["AsyncHostTransport", "HostTransport", "async_http_client", "http_client"]
 
@@ -124,6 +126,16 @@ def _response(head: dict[str, Any], body: httpx.SyncByteStream | httpx.AsyncByte
     return httpx.Response(head["status"], headers=headers, stream=body, extensions={"http_version": b"HTTP/1.1"})
 
 
+class ShareUsedUpError(PluginShareUsedUpError, httpx.ConnectError):
+    """The plugin has used its share of the minute, as httpx tells it."""
+
+    def __init__(self, request: httpx.Request, fields: dict[str, Any]) -> None:
+        httpx.ConnectError.__init__(self, "", request=request)
+        PluginShareUsedUpError.__init__(self, **fields)
+
+
 def _error(error: BrokerCallError, request: httpx.Request) -> httpx.HTTPError:
+    if isinstance(error, CallShareUsedUpError):
+        return ShareUsedUpError(request, error.fields)
     kind = httpx.ReadTimeout if error.kind in _TIMEOUTS else httpx.ConnectError
     return kind(str(error), request=request)

@@ -10,6 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError, acall, call
+from pixsim7_backend.infrastructure.plugins._jail.inside.services import ShareUsedUpError as CallShareUsedUpError
+from pixsim7_backend.infrastructure.plugins.errors import ShareUsedUpError as PluginShareUsedUpError
 from pixsim7_backend.redis import EXAMPLE, RedisNotConfiguredError, use_clients
 
 __all__ = ["AsyncJailedRedis", "JailedRedis", "install"]
@@ -84,5 +86,11 @@ def _parsed(client: Any, name: str, reply: Any, options: dict[str, Any]) -> Any:
     return reply if callback is None else callback(reply, **options)
 
 
+class ShareUsedUpError(PluginShareUsedUpError, RedisError):
+    """The plugin has used its share of the minute, as Redis's client tells it."""
+
+
 def _error(error: BrokerCallError) -> RedisError:
+    if isinstance(error, CallShareUsedUpError):
+        return ShareUsedUpError(**error.fields)
     return _ERRORS.get(error.kind, RedisError)(str(error))

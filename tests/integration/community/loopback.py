@@ -14,7 +14,7 @@ from typing import Any
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins._jail.broker import Broker, BrokerLimits, JailIdentity, Service
 from pixsim7_backend.infrastructure.plugins._jail.frames import Decoder, Kind, encode
-from pixsim7_backend.infrastructure.plugins._jail.inside.services import BrokerCallError
+from pixsim7_backend.infrastructure.plugins._jail.inside.channel import error_of
 
 
 class Loopback:
@@ -55,7 +55,7 @@ class Loopback:
     def _result(answer: tuple[bool, Any]) -> Any:
         is_good, value = answer
         if not is_good:
-            raise BrokerCallError(value["type"], value["text"])
+            raise error_of(value)
         return value
 
 

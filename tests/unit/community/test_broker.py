@@ -150,11 +150,15 @@ async def test_the_end_of_a_jail_ends_its_calls() -> None:
 def test_a_share_is_for_a_minute() -> None:
     """What was used counts until the minute is over, and in all for ever."""
     now = [0.0]
-    meter = Meter({"echo.calls": 2}, lambda: now[0])
+    meter = Meter({"echo.calls": 2}, lambda: now[0], plugin="census")
     meter.add("echo.calls", 2)
-    now[0] = 59.0
-    with pytest.raises(BrokerError, match=r"2 echo\.calls of this minute; again in 1 s"):
+    now[0] = 57.9
+    with pytest.raises(
+        BrokerError, match=r"'census' has used its 2 echo\.calls of this minute; try again in 3 s"
+    ) as used:
         meter.check("echo")
+    fields = {"plugin": "census", "what": "echo.calls", "allowed": 2, "retry_after": 3}  # never before there is more
+    assert (used.value.kind, used.value.fields) == ("ShareUsedUpError", fields)
     meter.check("other")
     now[0] = 60.0
     meter.check("echo")

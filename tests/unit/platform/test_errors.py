@@ -35,6 +35,8 @@ SAMPLES: dict[str, Any] = {
     "window": 30.0,
     "pause": 60.0,
     "trips": 2,
+    "allowed": 30_000,
+    "retry_after": 17,
 }
 KINDS = sorted(
     (kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PluginError)),

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
+from pixsim7_backend.infrastructure.plugins.errors import ShareUsedUpError
 
 __all__ = [
     "PER_MINUTE",
@@ -50,11 +52,12 @@ PER_MINUTE: Mapping[str, int | None] = MappingProxyType({
 
 
 class BrokerError(Exception):
-    """A call was refused or failed; the plugin is shown ``kind`` and the text: no path and no secret of the host."""
+    """A call was refused or failed; the plugin is shown all of it: no path and no secret of the host."""
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, kind: str, text: str, **fields: Any) -> None:
         super().__init__(text)
         self.kind = kind
+        self.fields = fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +173,11 @@ class Meter:
         self._turn()
         for name, allowed in self.limits.items():
             if name.partition(".")[0] == family and self._minute[name] >= allowed:
-                left = max(1, round(self._began + _MINUTE - self._clock()))
+                left = max(1, math.ceil(self._began + _MINUTE - self._clock()))
                 self.refused[name] += 1
                 self._tell(name, allowed, left)
-                raise BrokerError(
-                    "ShareUsedUpError", f"this plugin has used its {allowed:,} {name} of this minute; again in {left} s"
-                )
+                error = ShareUsedUpError(plugin=self._plugin, what=name, allowed=allowed, retry_after=left)
+                raise BrokerError(ShareUsedUpError.__name__, str(error), **error.fields)
 
     def _tell(self, name: str, allowed: int, left: int) -> None:
         if not self._has_told:
@@ -268,7 +270,7 @@ class Broker:
             async with self._turnstile:
                 value = await self._call(method, args)
         except BrokerError as error:
-            self._refuse(number, error.kind, str(error))
+            self._refuse(number, error.kind, str(error), error.fields)
         except TimeoutError:
             self._refuse(number, "CallTimeoutError", f"{method[:60]} took longer than {self._limits.call_time:g} s")
         except Exception:  # noqa: BLE001 - the plugin must not learn what, but get an answer
@@ -277,8 +279,8 @@ class Broker:
         else:
             self._reply(number, True, value)
 
-    def _refuse(self, number: int, kind: str, text: str) -> None:
-        self._reply(number, False, {"type": kind, "text": text})
+    def _refuse(self, number: int, kind: str, text: str, fields: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self._reply(number, False, {"type": kind, "text": text, **({"fields": dict(fields)} if fields else {})})
 
     async def _call(self, method: str, args: list[Any]) -> Any:
         family, _, name = method.partition(".")

@@ -15,6 +15,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
     PluginError,
     PluginNotFoundError,
     PluginSettingsError,
+    ShareUsedUpError,
     StateConflictError,
     StateUnavailableError,
 )
@@ -26,8 +27,9 @@ def problem_of(error: PluginError) -> tuple[int, dict[str, Any]]:
     """Return the status, and the members of the problem besides the standard ones: ``plugin`` and ``error``.
 
     404: there is no such plugin, or it has no settings. 412: its record has another version than
-    ``If-Match`` names. 422: settings that do not fit. 503: the desired state cannot be reached. 409: all
-    else, which the present state of things forbids.
+    ``If-Match`` names. 422: settings that do not fit. 503: the desired state cannot be reached, or a
+    plugin's share of the minute is used up, which is not this client's doing. 409: all else, which the present
+    state of things forbids.
     """
     status = HTTPStatus.CONFLICT
     if isinstance(error, (PluginNotFoundError, NoSettingsError)):
@@ -36,7 +38,7 @@ def problem_of(error: PluginError) -> tuple[int, dict[str, Any]]:
         status = HTTPStatus.PRECONDITION_FAILED
     elif isinstance(error, PluginSettingsError):
         status = HTTPStatus.UNPROCESSABLE_ENTITY
-    elif isinstance(error, StateUnavailableError):
+    elif isinstance(error, (StateUnavailableError, ShareUsedUpError)):
         status = HTTPStatus.SERVICE_UNAVAILABLE
     return status, {"plugin": error.plugin, "error": error.to_json()}
 

@@ -40,6 +40,7 @@ from .confining import (
     GrantNeededError,
     GrantRefusedError,
     JailedPluginError,
+    ShareUsedUpError,
     TrespassError,
 )
 from .control import (
@@ -145,6 +146,7 @@ __all__ = [
     "SecretStorageError",
     "ServerRunsError",
     "SettingProblem",
+    "ShareUsedUpError",
     "StateConflictError",
     "StateFileError",
     "StateNotHandedOverError",

@@ -22,7 +22,7 @@ class PluginError(Exception):
     plugin: str
 
     def __init__(self, message: str, **fields: Any) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # also where the error is one of a library's at the same time
         self.fields = fields
         for name, value in fields.items():
             setattr(self, name, value)

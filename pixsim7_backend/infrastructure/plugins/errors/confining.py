@@ -80,6 +80,24 @@ class JailedPluginError(PluginError):
         )
 
 
+class ShareUsedUpError(PluginError):
+    """A confined plugin has used its share of the minute: of database time, say. Until the next, calls are refused.
+
+    Its code sees it where it calls, as an error of the library that it calls with, too. Uncaught it is a 503.
+    """
+
+    state = PluginState.BLOCKED
+
+    def __init__(self, *, plugin: str, what: str, allowed: int, retry_after: int) -> None:
+        super().__init__(
+            f"plugin {plugin!r} has used its {allowed:,} {what} of this minute; try again in {retry_after} s",
+            plugin=plugin,
+            what=what,
+            allowed=allowed,
+            retry_after=retry_after,
+        )
+
+
 class TrespassError(PluginError):
     """A community plugin wants to serve paths in the middle of somebody else's."""
 

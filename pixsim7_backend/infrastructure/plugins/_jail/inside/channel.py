@@ -19,9 +19,10 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from pixsim7_backend.infrastructure.plugins import errors
 from pixsim7_backend.infrastructure.plugins._jail.frames import Decoder, Frame, FrameError, Kind, encode
 
-__all__ = ["BrokerCallError", "Channel"]
+__all__ = ["BrokerCallError", "Channel", "ShareUsedUpError", "error_of"]
 
 _PIECE = 1 << 16
 
@@ -33,8 +34,24 @@ class BrokerCallError(Exception):
     """
 
     def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
+        Exception.__init__(self, text)
         self.kind = kind
+
+
+class ShareUsedUpError(errors.ShareUsedUpError, BrokerCallError):
+    """The plugin has used its share of the minute."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        errors.ShareUsedUpError.__init__(self, **fields)
+        self.kind = type(self).__name__
+
+
+def error_of(told: dict[str, Any]) -> BrokerCallError:
+    """Return the error for what the host tells of a call that it did not carry out."""
+    kind = str(told.get("type", "error"))
+    if kind == ShareUsedUpError.__name__ and told.get("fields"):
+        return ShareUsedUpError(told["fields"])
+    return BrokerCallError(kind, str(told.get("text", "the call failed")))
 
 
 class _Call:
@@ -50,8 +67,7 @@ class _Call:
     def result(self) -> Any:
         if self.is_good:
             return self.value
-        wrong = self.value if isinstance(self.value, dict) else {}
-        raise BrokerCallError(str(wrong.get("type", "error")), str(wrong.get("text", "the call failed")))
+        raise error_of(self.value if isinstance(self.value, dict) else {})
 
 
 class Channel:

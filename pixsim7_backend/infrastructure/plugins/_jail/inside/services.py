@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .channel import BrokerCallError, Channel
+from .channel import BrokerCallError, Channel, ShareUsedUpError
 
-__all__ = ["BrokerCallError", "acall", "call", "is_jailed", "use"]
+__all__ = ["BrokerCallError", "ShareUsedUpError", "acall", "call", "is_jailed", "use"]
 
 
 class _Process:
@@ -29,6 +29,7 @@ def call(method: str, *args: Any) -> Any:
     """Let the host do something, like ``db.execute``; see :meth:`Channel.call`.
 
     Raises:
+        ShareUsedUpError: the plugin has used its share of the minute.
         BrokerCallError: it was refused or failed, or this is no jail.
     """
     return _channel().call(method, *args)
