@@ -25,12 +25,13 @@ from .executor import READ_ONLY, Mode, Outcome, Rows, Transaction, refuse
 from .limits import DatabaseLimits
 from .openness import Access
 from .sqlite_authorizer import GAME, OWN, TOO_LONG, Authorizer
+from .sqlite_pace import LONGEST_PATTERN, Pace, pace_of
 
 __all__ = ["SqliteExecutor"]
 
 _BUSY_TIMEOUT = 3.0
-_OPERATIONS = 2000
-"""Of SQLite's machine, between two looks at the clock."""
+_BETWEEN_LOOKS = 0.005
+"""Seconds until the bytes that were written are looked at again."""
 _LONGEST_VALUE = 900_000
 """Bytes of one text, blob, or row: what a frame can carry."""
 _PAGE = 4096
@@ -40,7 +41,7 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
     sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 500,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: LONGEST_PATTERN,
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
@@ -77,6 +78,13 @@ def _trimming(trim: Callable[[str, str], str]) -> Callable[[Any, Any], Any]:
 
 _TRIMS = {"trim": _trimming(str.strip), "ltrim": _trimming(str.lstrip), "rtrim": _trimming(str.rstrip)}
 """With a set of characters."""
+
+
+_ANY_PACE = pace_of((), _LONGEST_VALUE)
+
+
+def _stopped() -> BrokerError:
+    return BrokerError(f"OperationalError:{TOO_LONG}", "the statement took too long, or too much disk, and was stopped")
 
 
 class SqliteExecutor:
@@ -130,6 +138,8 @@ class _Connection:
         self._schema: list[Any] = []
         self._roots: frozenset[int] = frozenset()
         self._written: int | None = None
+        self._next_look = 0.0
+        self._pace: Pace | None = None
         self._temporary_size = limits.temporary_size
         self._readable = access.read
         is_reader = mode is Mode.READ
@@ -171,17 +181,32 @@ class _Connection:
         for name, trim in _TRIMS.items():
             driver.create_function(name, 2, trim, deterministic=True)
         driver.set_authorizer(self._authorizer)
-        driver.set_progress_handler(self._is_too_much, _OPERATIONS)
         self._authorizer.is_host = False
 
     def _is_too_much(self) -> bool:
         """Tell SQLite whether to stop: asked in the midst of a statement, in the thread that runs it."""
-        if time.monotonic() > self.deadline:
+        now = time.monotonic()
+        if now > self.deadline:
             return True
+        if now < self._next_look:
+            return False
+        self._next_look = now + _BETWEEN_LOOKS
         written = _written_bytes()
         if self._written is None:
             self._written = written
         return written - self._written > self._temporary_size
+
+    def _keep_to(self, pace: Pace) -> None:
+        """Bound values, and look at the clock, as the statement wants it that runs next."""
+        if pace != self._pace:
+            self.driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, pace.longest)
+            self.driver.set_progress_handler(self._is_too_much, pace.operations)
+            self._pace = pace
+
+    def go_on(self) -> None:
+        """Raise what the clock raises, between two rows that a statement is run with."""
+        if self._is_too_much():
+            raise _stopped()
 
     def begin(self) -> None:
         """Begin a transaction, and look which tables there are now."""
@@ -193,7 +218,7 @@ class _Connection:
             self._schema = schema
 
     def check(self, statement: str, row: Sequence[Any]) -> None:
-        """Look at what the statement is compiled to.
+        """Look at what the statement is compiled to, and give it the pace that follows from that.
 
         Raises:
             BrokerError: it joins in a way that the authorizer does not see, or opens what is closed.
@@ -202,14 +227,18 @@ class _Connection:
             raise refuse("joins with USING or NATURAL are not possible here; write the condition with ON")
         if _PRAGMA.match(statement):  # of the few that pass none reads rows, and they cannot be explained
             return
-        for _, operation, _, root, database, *_ in self.driver.execute(f"EXPLAIN {statement}", row):
+        program = []
+        for _, operation, _, root, database, operand, *_ in self.driver.execute(f"EXPLAIN {statement}", row):
             if operation in _OPENING and database == _GAME_NUMBER and root not in self._roots:
                 raise refuse("the statement uses a table that is not open to this plugin")
+            program.append((operation, str(operand)))
+        self._keep_to(pace_of(program, _LONGEST_VALUE))
 
     def run_as_host(self, statement: str) -> list[Any]:
         """Run a statement that plugins may not."""
         self._authorizer.is_host, self.deadline = True, float("inf")
         self._authorizer.deadline = float("inf")
+        self._keep_to(_ANY_PACE)
         try:
             return self.driver.execute(statement).fetchall()
         finally:
@@ -226,9 +255,10 @@ class _Connection:
         if name.startswith("SQLITE_READONLY"):
             return refuse("this session can only read", READ_ONLY)
         if name == "SQLITE_INTERRUPT":
-            return BrokerError(
-                "OperationalError:57014", "the statement took too long, or too much disk, and was stopped"
-            )
+            return _stopped()
+        if self._pace != _ANY_PACE and self._pace is not None and str(error) == "string or blob too big":
+            problem = f"{error}: this statement may use values of {self._pace.longest:,} bytes"
+            return BrokerError(f"DataError:{name}", problem)
         kind = next((each for each in _CLASSES if type(error).__name__ == each), "OperationalError")
         return BrokerError(f"{kind}:{name}", str(error))
 
@@ -236,7 +266,8 @@ class _Connection:
         """A statement of the plugin begins, and may take so long."""
         self._authorizer.denied = None
         self._authorizer.is_altering = bool(_ALTER.match(statement)) and not _INTERNAL.search(statement)
-        self._written = None
+        self._written, self._next_look = None, 0.0
+        self._keep_to(_ANY_PACE)
         self.deadline = self._authorizer.deadline = time.monotonic() + seconds
 
     def close(self) -> None:
@@ -284,7 +315,9 @@ class _Transaction:
         if rows:
             self._connection.check(statement, rows[0])
         with contextlib.closing(cursor):
-            for row in rows:
+            for number, row in enumerate(rows):
+                if number:
+                    self._connection.go_on()
                 cursor.execute(statement, row)
                 if is_many:
                     cursor.fetchall()
