@@ -151,6 +151,8 @@ class Configurator:
         """
         generation = self._plugins.generations.get(change.plugin)
         if generation is not None:
+            if generation.source.is_confined:
+                await off_loop(generation.judge_settings)
             generation.configure()
             form = generation.code.settings
             if form is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -115,7 +116,9 @@ class Generation:
         self._modules: Mapping[str, Any] = {}
         self._mount: PluginMount | None = None
         self._lifespan: PluginLifespan | None = None
-        self._is_set_up = False
+        self.is_set_up = False
+        """Its settings are in force, and ``on_load`` has run."""
+        self._judged: Future[Any] | None = None
         self.is_settled = True
         """Not half-way up or down, where only a change that is broken off leaves it."""
 
@@ -146,6 +149,24 @@ class Generation:
             with recording(self._app, self.owner), running_as(self.owner, Entry.HOOK):
                 self._code = self._load_code(self.owner)
             self._modules = modules_of(self.source.package)
+
+    def get_ready(self) -> None:
+        """Do all of :meth:`load` that may block for long, in a thread: import, and let a jail judge its settings."""
+        self.import_code()
+        self.judge_settings()
+
+    def judge_settings(self) -> None:
+        """Let a jail judge what is set now, in a thread, for :meth:`configure`; who runs in process is not asked."""
+        form = self.code.settings
+        if form is None or not self.source.is_confined:
+            return
+        judged: Future[Any] = Future()
+        try:
+            with running_as(self.owner, Entry.HOOK):
+                judged.set_result(self._book.resolve(self.plugin, form))
+        except PluginError as error:
+            judged.set_exception(error)  # raised where settings are put in force
+        self._judged = judged
 
     def check_imports(self, dependencies: Collection[str], packages: Mapping[str, str]) -> None:
         """Refuse imports of other plugins than ``dependencies``; ``packages`` maps package to id."""
@@ -182,15 +203,16 @@ class Generation:
             arguments = (self._app, state) if _takes_state(on_load) else (self._app,)
             with recording(self._app, self.owner):
                 call_sync_hook(self.owner, "on_load", on_load, *arguments, limit=self._settings.hook_timeout)
-        self._is_set_up = True
+        self.is_set_up = True
 
     def configure(self) -> None:
-        """Read its settings and put them in force; on any error those in force stay."""
+        """Put its settings in force, as they were judged, or else are read now; on any error those in force stay."""
         form, model, owner = self.code.settings, self.code.settings_model, self.owner
         if form is None:
             return
+        judged, self._judged = self._judged, None
         with running_as(owner, Entry.HOOK):
-            owner.settings.current = self._book.resolve(self.plugin, form)
+            owner.settings.current = judged.result() if judged else self._book.resolve(self.plugin, form)
         if model is not None and owner.app.settings.get(model) is not owner.settings:
             owner.app.settings[model] = owner.settings
             owner.ledger.add_release("settings", model.__name__, lambda: owner.app.settings.pop(model, None))
@@ -216,7 +238,7 @@ class Generation:
         """
         self.is_settled = False
         try:
-            if not self._is_set_up:
+            if not self.is_set_up:
                 self._set_up(state)
             lifespan = PluginLifespan(self._app, self.owner, self.code.routers, self._settings.hook_timeout)
             self.mount.ends_streams = False
@@ -283,7 +305,7 @@ class Generation:
 
     def _undo(self) -> tuple[tuple[str, ...], tuple[Leak, ...]]:
         """Undo every registration, with the plugin as the running code (an undo may be its own)."""
-        self._is_set_up = False
+        self.is_set_up = False
         with running_as(self.owner, Entry.HOOK):
             return self.owner.ledger.undo()
 

@@ -78,7 +78,7 @@ class Replacement:
 
     async def _import(self, new: Generation) -> None:
         try:
-            await off_loop_within(_LONGEST_IMPORT, new.import_code, name=f"importing {new.plugin}")
+            await off_loop_within(_LONGEST_IMPORT, new.get_ready, name=f"importing {new.plugin}")
         except StillRunningError as error:
             where = find_line(error.thread, new.owner.directory)
             raise ImportTimeoutError(plugin=new.plugin, limit=_LONGEST_IMPORT, where=where) from None

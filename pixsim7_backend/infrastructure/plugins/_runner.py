@@ -111,7 +111,7 @@ class Runner:
             return True
         generation = self._plugins.new_generation(candidate)
         try:
-            await off_loop(generation.import_code)
+            await off_loop(generation.get_ready)
         except PluginError as error:
             self._plugins.give_up(plugin_id, error)
             return False
@@ -151,10 +151,13 @@ class Runner:
     async def _prepare(self, generation: Generation) -> None:
         """Run the host's own step once for each generation, off the loop; it runs code, so never a stranger's.
 
-        For one that is confined, what it was granted is in force first wherever else that is enforced.
+        For one that is confined, what it was granted is in force first wherever else that is enforced, and its jail
+        has judged its settings.
         """
         if generation.source.is_confined:
             await self._plugins.enforcing.follow(generation.plugin)
+            if not generation.is_set_up:
+                await off_loop(generation.judge_settings)
             return
         if self._settings.prepare is None or generation.is_prepared:
             return
