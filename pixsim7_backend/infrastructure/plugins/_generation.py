@@ -53,6 +53,9 @@ class JailLoader(Protocol):
     async def regrant(self, plugin: str, grants: Grants) -> None:
         """Let other grants count for what runs of a plugin, at once."""
 
+    def forget(self, plugin: str) -> None:
+        """Forget what a plugin that was removed has used: who comes under its name begins anew."""
+
 
 class DeferredJails:
     """Jails that are made when the first plugin needs one."""
@@ -74,6 +77,11 @@ class DeferredJails:
         """As :meth:`JailLoader.regrant`."""
         if self.made is not None:
             await self.made.regrant(plugin, grants)
+
+    def forget(self, plugin: str) -> None:
+        """As :meth:`JailLoader.forget`."""
+        if self.made is not None:
+            self.made.forget(plugin)
 
     def _tell(self, plugin: str, evidence: str) -> None:
         self.on_given_up(plugin, evidence)  # whoever that is by then

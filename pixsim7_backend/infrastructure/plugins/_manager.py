@@ -322,6 +322,8 @@ class PluginManager(Asking):
         await self._runner.apply(change, start=self._is_started)
         self.metrics.forget(record.id)
         self.limits.forget(record.id)
+        if self.settings.jails is not None:
+            self.settings.jails.forget(record.id)
         self.reload_errors.pop(record.id, None)
         return self._plugins.mark_removed(record.id)
 

@@ -87,3 +87,20 @@ async def test_operators_see_what_a_confined_plugin_uses(
             assert (found["phase"], found["memory_bytes"], found["calls"]["events.calls"]) == ("off", None, 2)
     told = [each for each in caplog.messages if "COMMUNITY_CALLS=busy.events.calls=4 would allow more" in each]
     assert len(told) == 1
+
+
+async def test_what_was_removed_begins_anew(confined: Serve, open_dir: Path) -> None:
+    """Whoever comes under the name of a plugin that was removed has used nothing; a reload forgets nothing."""
+    folder = write_plugin(open_dir, "busy", CODE, events=["busy:said"])
+    calls = BrokerLimits(per_minute={"events.calls": 1})
+    async with confined(jails={"calls": calls}) as server, server.client() as client:
+        said = [(await client.post("/api/v1/busy/say")).json() for _ in range(2)]
+        await server.manager.reload("busy")
+        said.append((await client.post("/api/v1/busy/say")).json())
+        assert said == ["said", "ShareUsedUpError", "ShareUsedUpError"]
+        await server.manager.withdraw("busy")
+        await server.manager.settle()
+        await server.manager.refresh(folder)
+        found = confined_figures(server)
+        assert (found["starts"], found["crashes"], found["calls"], found["calls_refused"]) == (1, 0, {}, {})
+        assert (await client.post("/api/v1/busy/say")).json() == "said"

@@ -126,6 +126,10 @@ class Jails:
             events.limit(grants)
         await asyncio.gather(*(broker.regrant(grants) for broker in tuple(self._brokers.get(plugin, ()))))
 
+    def forget(self, plugin: str) -> None:
+        """Forget what a plugin that was removed has used; what ends of it still counts for what it was."""
+        self._usages.pop(plugin, None)
+
     def _usage(self, plugin: str) -> JailUsage:
         meter = Meter(self._settings.calls.per_minute_of(plugin), plugin=plugin)
         return self._usages.setdefault(plugin, JailUsage(meter))
