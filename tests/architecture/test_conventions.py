@@ -65,6 +65,19 @@ def test_no_file_sprawls() -> None:
     assert {name: lines for name, lines in long.items() if lines > 450} == {}
 
 
+def test_every_task_has_a_name() -> None:
+    """Whoever looks at the tasks of a server, or at one that was never awaited, sees what each is for."""
+    nameless = [
+        _where(path, node)
+        for path in CODE
+        if path.relative_to(ROOT).parts[0] == "pixsim7_backend"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "create_task"
+        if not any(keyword.arg == "name" for keyword in node.keywords)
+    ]
+    assert nameless == []
+
+
 def test_nothing_is_left_for_later() -> None:
     """The code has no notes about work that is still to be done."""
     notes = [

@@ -325,7 +325,7 @@ class _Session:
             if open_ is None:
                 return
             open_.transaction.interrupt()
-            task = asyncio.get_running_loop().create_task(self._end(number, reason))
+            task = asyncio.get_running_loop().create_task(self._end(number, reason), name="ending a jail's transaction")
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 

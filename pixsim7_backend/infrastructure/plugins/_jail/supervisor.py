@@ -357,7 +357,7 @@ class JailSupervisor:
                 if missed >= self._settings.missed_heartbeats:
                     return f"its event loop has stood still for {missed * self._settings.heartbeat:g} s"
                 if question is None or question.done():
-                    question = asyncio.create_task(_ask_for_life(life.channel))
+                    question = asyncio.create_task(_ask_for_life(life.channel), name=f"asking {self.plugin} for life")
         finally:
             if question is not None:
                 question.cancel()
