@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -107,8 +108,14 @@ class _Open:
     results: dict[int, list[list[Any]]] = field(default_factory=dict)
     until: asyncio.TimerHandle | None = None
     idle: asyncio.TimerHandle | None = None
+    used_at: float = 0.0
+    """On the clock of the event loop."""
     over: str = ""
     """Why it is over; empty while it is not."""
+
+    def touch(self) -> None:
+        """Something was done in it."""
+        self.used_at = asyncio.get_running_loop().time()
 
 
 _Method = Callable[..., Awaitable[Any]]
@@ -187,7 +194,8 @@ class _Session:
         is_alone = isinstance(self._executor, SqliteExecutor) or bool(self._access.write)
         longest = limits.write_time if open_.mode is Mode.WRITE and is_alone else limits.transaction_time
         open_.until = self._later(longest, number, f"it was open for more than {longest:g} s")
-        self._touch(number, open_)
+        open_.touch()
+        self._end_when_idle(number, open_)
         return number
 
     async def _first(self, call: CallContext, mode: str, statement: str, row: list[Any]) -> list[Any]:
@@ -227,7 +235,7 @@ class _Session:
     async def _fetch(self, _call: CallContext, number: int, result: int) -> list[Any]:
         """Return the next rows of a result; none are left after an empty list."""
         open_ = self._find(number)
-        self._touch(number, open_)
+        open_.touch()
         return self._piece(open_, result)
 
     async def _forget(self, _call: CallContext, number: int, result: int) -> None:
@@ -243,7 +251,7 @@ class _Session:
         async with open_.turn:
             self._check(open_)
             await self._in_thread(partial(open_.transaction.savepoint, action, name))
-            self._touch(number, open_)
+            open_.touch()
 
     async def _commit(self, _call: CallContext, number: int) -> None:
         """Keep what was written."""
@@ -269,7 +277,7 @@ class _Session:
                 work = partial(open_.transaction.execute, statement, parameters, is_many=is_many)
                 outcome = await self._in_thread(work, stop=open_.transaction.interrupt)
             finally:
-                self._touch(number, open_)
+                open_.touch()
         held = sum(map(len, open_.results.values()))
         call.count("rows", len(outcome.rows))
         call.count("bytes", outcome.size)
@@ -312,24 +320,26 @@ class _Session:
         if open_.over:
             raise BrokerError("OperationalError:25P03", f"the transaction is over: {open_.over}")
 
-    def _touch(self, number: int, open_: _Open) -> None:
-        if open_.idle is not None:
-            open_.idle.cancel()
-        idle = self._limits.idle_time
-        if not open_.over:
-            open_.idle = self._later(idle, number, f"nothing was done in it for {idle:g} s")
+    def _end_when_idle(self, number: int, open_: _Open) -> None:
+        """Look again when it may have been idle for too long: one timer, however many statements it runs."""
+        loop, idle = asyncio.get_running_loop(), self._limits.idle_time
+        left = idle if open_.turn.locked() else open_.used_at + idle - loop.time()
+        if left <= 0:
+            self._end_soon(number, f"nothing was done in it for {idle:g} s")
+        else:
+            open_.idle = loop.call_later(left, self._end_when_idle, number, open_)
 
     def _later(self, seconds: float, number: int, reason: str) -> asyncio.TimerHandle:
-        def end() -> None:
-            open_ = self._open.get(number)
-            if open_ is None:
-                return
-            open_.transaction.interrupt()
-            task = asyncio.get_running_loop().create_task(self._end(number, reason), name="ending a jail's transaction")
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        return asyncio.get_running_loop().call_later(seconds, self._end_soon, number, reason)
 
-        return asyncio.get_running_loop().call_later(seconds, end)
+    def _end_soon(self, number: int, reason: str) -> None:
+        open_ = self._open.get(number)
+        if open_ is None:
+            return
+        open_.transaction.interrupt()
+        task = asyncio.get_running_loop().create_task(self._end(number, reason), name="ending a jail's transaction")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _end(self, number: int, reason: str) -> None:
         open_ = self._open.get(number)
@@ -363,13 +373,25 @@ class _Session:
 
         Who is cancelled has it stopped, and what came of it undone.
         """
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def tell(_running: Future[_Result]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(finish)
+
+        running = self._threads.submit(work)
+        running.add_done_callback(tell)
         cancelled: asyncio.CancelledError | None = None
         while not running.done():
             try:
-                await asyncio.wait([running])
+                await done
             except asyncio.CancelledError as error:
-                cancelled = error
+                cancelled, done = error, loop.create_future()
                 if stop is not None:
                     stop()
         if cancelled is None:

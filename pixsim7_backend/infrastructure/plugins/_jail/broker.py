@@ -8,13 +8,12 @@ the plugin; of anything else it learns only that the host could not.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -146,6 +145,9 @@ class Meter:
         self.total: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Calls that were not carried out, by the limit that they were beyond."""
+        self._of_family: dict[str, list[tuple[str, int]]] = {}
+        for name, allowed in per_minute.items():
+            self._of_family.setdefault(name.partition(".")[0], []).append((name, allowed))
         self._minute: Counter[str] = Counter()
         self._clock = clock
         self._plugin = plugin
@@ -171,8 +173,8 @@ class Meter:
             BrokerError: it is.
         """
         self._turn()
-        for name, allowed in self.limits.items():
-            if name.partition(".")[0] == family and self._minute[name] >= allowed:
+        for name, allowed in self._of_family.get(family, ()):
+            if self._minute[name] >= allowed:
                 left = max(1, math.ceil(self._began + _MINUTE - self._clock()))
                 self.refused[name] += 1
                 self._tell(name, allowed, left)
@@ -287,24 +289,21 @@ class Broker:
         session = self._session(family, method)
         if name not in _ENDING:
             self.meter.check(family)
-        with self._timed(family) as count:
-            context = CallContext(name, time.monotonic() + self._limits.call_time, count)
-            async with asyncio.timeout(self._limits.call_time):
-                return await session.call(name, args, context)
 
-    @contextlib.contextmanager
-    def _timed(self, family: str) -> Iterator[Callable[[str, int], None]]:
         def count(what: str, amount: int) -> None:
             self.meter.add(f"{family}.{what}", amount)
 
-        started = time.perf_counter()
         count("calls", 1)
+        started = time.monotonic()
+        context = CallContext(name, started + self._limits.call_time, count)
         try:
-            yield count
+            async with asyncio.timeout(self._limits.call_time):
+                return await session.call(name, args, context)
         finally:
-            self._owed += (time.perf_counter() - started) * 1000  # most calls take less than one, and add up
-            count("milliseconds", int(self._owed))
-            self._owed %= 1
+            self._owed += (time.monotonic() - started) * 1000  # most calls take less than one, and add up
+            if self._owed >= 1:
+                count("milliseconds", int(self._owed))
+                self._owed %= 1
 
     def _session(self, family: str, method: str) -> ServiceSession:
         if (session := self._sessions.get(family)) is not None:
