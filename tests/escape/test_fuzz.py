@@ -50,7 +50,11 @@ _MESSAGES = st.builds(
     ),
 )
 _FRAMES = st.one_of(
-    st.builds(lambda number, message: encode(Kind.SEND, number, message), st.integers(0, 3), _MESSAGES),
+    st.builds(
+        lambda number, messages: encode(Kind.SEND, number, *messages),
+        st.integers(0, 3),
+        st.lists(_MESSAGES, min_size=1, max_size=3),
+    ),
     st.builds(lambda number, error: encode(Kind.END, number, error), st.integers(0, 3), st.none() | st.just({"a": 1})),
     st.builds(lambda number, amount: encode(Kind.CREDIT, number, amount), st.integers(0, 3), st.integers(-9, 1 << 40)),
     st.builds(encode, st.sampled_from(Kind), st.integers(0, 9)),

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 CODE = """\
 
+import asyncio
 import tempfile
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -157,6 +158,19 @@ def headers(response: Response, accept_language: Annotated[str, Header()] = "") 
 async def anything(request: Request) -> dict[str, str]:
     return {"method": request.method, "path": request.url.path, "query": request.url.query}
 
+released = asyncio.Event()
+
+@router.get("/waiting")
+async def waiting() -> StreamingResponse:
+    async def pieces():
+        await released.wait()
+        yield b"now"
+    return StreamingResponse(pieces())
+
+@router.post("/release")
+async def release() -> None:
+    released.set()
+
 @router.get("/sub/{rest:path}")
 def rest(rest: str) -> str:
     return rest
@@ -286,6 +300,20 @@ async def test_many_at_once(confined: Serve, open_dir: Path) -> None:
             assert await chat(server)
 
         await asyncio.gather(*(ask(number) for number in range(32)))
+
+
+async def test_an_answer_begins_before_its_body_is_there(confined: Serve, in_process: Serve, open_dir: Path) -> None:
+    """A client hears that its stream has begun, like a browser's EventSource, though nothing came on it yet."""
+    write_plugin(open_dir, "sample", CODE)
+    for serve in (in_process, confined):
+        async with (
+            serve() as server,
+            server.client() as client,
+            client.stream("GET", "/api/v1/sample/waiting") as response,
+        ):
+            assert response.status_code == 200
+            await client.post("/api/v1/sample/release")
+            assert await response.aread() == b"now"
 
 
 async def test_it_is_disabled_and_enabled_like_any_other(confined: Serve, open_dir: Path) -> None:

@@ -138,17 +138,20 @@ class _Http(_Exchange):
 
     async def find_first(self) -> Message | None:
         """Return the body where it comes in one small piece, as most do, or there is none."""
-        try:
-            async with asyncio.timeout(None if self._has_no_body else self._limits.answer_time):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise HTTPException(408, "the body of the request did not come in time") from error
+        message = await (self._receive() if self._has_no_body else self._receive_in_time())
         self._count(message)
         if len(message.get("body") or b"") <= CHUNK:
             self._has_more = bool(message.get("more_body"))
             return message
         self._first = message
         return None
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with asyncio.timeout(self._limits.answer_time):
+                return await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, "the body of the request did not come in time") from error
 
     async def run(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()

@@ -31,7 +31,7 @@ _REST = 3.0
 class Stream:
     """One request or WebSocket that the jail answers."""
 
-    def __init__(self, channel: Channel, number: int) -> None:
+    def __init__(self, channel: Channel, number: int, *, sent: int = 0) -> None:
         self.number = number
         self.error: Mapping[str, Any] | None = None
         """What the application raised, once it is over."""
@@ -41,7 +41,7 @@ class Stream:
         self._is_over = False
         self._lost: Exception | None = None
         self._owed = 0
-        self._credit = WINDOW
+        self._credit = WINDOW - sent
         self._may_send = asyncio.Event()
         self._may_send.set()
 
@@ -85,11 +85,6 @@ class Stream:
             self._channel.write(Kind.RECEIVE, self.number, piece)
             await self._channel.drained()
 
-    def pack(self, message: Message) -> bytes:
-        """Return the frame of a message that its credit is enough for: the first one, of at most a chunk."""
-        self._credit -= body_size(message)
-        return encode(Kind.RECEIVE, self.number, message)
-
     def close(self) -> None:
         """Nobody waits any more: an application that is not over is cancelled."""
         if not self.is_over:
@@ -98,15 +93,15 @@ class Stream:
 
     # --- what the jail says ---------------------------------------------------------------------------
 
-    def deliver(self, message: Message) -> None:
-        """Take a message of the application."""
+    def deliver(self, *messages: Message) -> None:
+        """Take messages of the application."""
         try:
-            self._owed += body_size(message)
+            self._owed += sum(map(body_size, messages))
         except (KeyError, TypeError, AttributeError) as error:
             raise JailProtocolError("it sent a message that is none") from error
         if self._owed > WINDOW:
             raise JailProtocolError(f"it sent {self._owed:,} bytes of a body for which it had no credit")
-        self._inbox.append(message)
+        self._inbox += messages
         self._wake()
 
     def add_credit(self, amount: int) -> None:
@@ -182,14 +177,14 @@ class Channel(asyncio.Protocol):
 
         Raises:
             JailGoneError: there is no jail.
-            FrameError: the scope is too large for a frame.
+            FrameError: they are too large for a frame.
         """
         self._check_alive()
         assert self._transport is not None
         number = next(self._stream_numbers)
-        begun = encode(Kind.REQUEST, number, scope)
-        stream = self._streams[number] = Stream(self, number)
-        self._transport.write(begun if first is None else begun + stream.pack(first))
+        begun = encode(Kind.REQUEST, number, scope, *(() if first is None else (first,)))
+        stream = self._streams[number] = Stream(self, number, sent=0 if first is None else body_size(first))
+        self._transport.write(begun)
         return stream
 
     async def ask(self, method: str, *args: Any) -> Any:
@@ -246,6 +241,11 @@ class Channel(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._is_closed:
+            return
+        if not self._is_resting and len(data) <= _PIECE:  # so nothing is unread
+            self._take_piece(data)
+            return
         self._unread += data
         if not self._is_resting:
             self._read_on()

@@ -27,11 +27,11 @@ class Kind(IntEnum):
     """What a frame says; in parentheses who sends it, and what stands behind its number."""
 
     REQUEST = 1
-    """(host) A request or WebSocket begins on a new stream: its scope."""
+    """(host) A request or WebSocket begins on a new stream: its scope, and its first message if that is there."""
     RECEIVE = 2
     """(host) The next ASGI message that the application of a stream receives."""
     SEND = 3
-    """(jail) The next ASGI message that the application of a stream sends."""
+    """(jail) The next ASGI message that the application of a stream sends, or the next two."""
     END = 4
     """(jail) The application of a stream is done: None, or what it raised."""
     CREDIT = 5
@@ -65,9 +65,9 @@ class FrameError(Exception):
 _MAPPING, _NUMBER, _TEXT, _LIST, _FLAG = (frozenset({kind}) for kind in (dict, int, str, list, bool))
 #: The exact types of each kind's payload, so that a bool is no number; None is any.
 _SHAPES: Mapping[Kind, tuple[frozenset[type] | None, ...]] = {
-    Kind.REQUEST: (_MAPPING,),
+    Kind.REQUEST: (_MAPPING, _MAPPING),
     Kind.RECEIVE: (_MAPPING,),
-    Kind.SEND: (_MAPPING,),
+    Kind.SEND: (_MAPPING, _MAPPING),
     Kind.END: (_MAPPING | {type(None)},),
     Kind.CREDIT: (_NUMBER,),
     Kind.CANCEL: (),
@@ -77,6 +77,10 @@ _SHAPES: Mapping[Kind, tuple[frozenset[type] | None, ...]] = {
     Kind.ANSWER: (_FLAG, None),
     Kind.LOG: (_NUMBER, _TEXT, _TEXT),
 }
+
+
+#: Kinds whose last value may be missing.
+_SHORTER = frozenset({Kind.REQUEST, Kind.SEND})
 
 
 def encode(kind: Kind, number: int, *payload: Any) -> bytes:
@@ -112,23 +116,28 @@ class Decoder:
             FrameError: they are no frames.
         """
         buffer = self._buffer
-        buffer += piece
+        if buffer:
+            buffer += piece
+            piece = buffer
         frames: list[Frame] = []
-        start = 0
-        while len(buffer) - start >= _LENGTH:
+        start, end = 0, len(piece)
+        while end - start >= _LENGTH:
             body = start + _LENGTH
-            length = int.from_bytes(buffer[start:body], "big")
+            length = int.from_bytes(piece[start:body], "big")
             if length > self._limit:
                 raise FrameError(f"a frame of {length:,} bytes was announced; {self._limit:,} are allowed")
-            if len(buffer) - body < length:
+            if end - body < length:
                 break
-            frames.append(_parse(buffer[body : body + length]))
             start = body + length
-        del buffer[:start]
+            frames.append(_parse(piece[body:start]))
+        if piece is buffer:
+            del buffer[:start]
+        elif start < end:
+            buffer += piece[start:]
         return frames
 
 
-def _parse(packed: bytearray) -> Frame:
+def _parse(packed: bytes | bytearray | memoryview) -> Frame:
     size = len(packed)
     try:
         value = msgpack.unpackb(
@@ -156,18 +165,18 @@ def _check(value: object) -> Frame:
         raise FrameError(f"there is no frame of kind {code!r}")
     if type(number) is not int or not 0 <= number <= _MAX_NUMBER:
         raise FrameError(f"a frame of kind {kind.name} has a wrong number")
-    if not _fits(payload, _SHAPES[kind]):
+    if not _fits(payload, _SHAPES[kind], is_shorter=kind in _SHORTER):
         raise FrameError(f"a frame of kind {kind.name} has a wrong payload")
     if kind not in _FLAT and _depth_exceeds(payload, MAX_DEPTH):
         raise FrameError(f"the values of a frame lie more than {MAX_DEPTH} deep in one another")
     return Frame(kind, number, payload)
 
 
-def _fits(payload: tuple[Any, ...], shape: tuple[frozenset[type] | None, ...]) -> bool:
+def _fits(payload: tuple[Any, ...], shape: tuple[frozenset[type] | None, ...], *, is_shorter: bool) -> bool:
     """Tell whether the values are of these exact types; None stands for any."""
-    if len(payload) != len(shape):
+    if len(payload) != len(shape) and not (is_shorter and len(payload) == len(shape) - 1):
         return False
-    for value, kinds in zip(payload, shape, strict=True):
+    for value, kinds in zip(payload, shape, strict=False):
         if kinds is not None and type(value) not in kinds:
             return False
     return True

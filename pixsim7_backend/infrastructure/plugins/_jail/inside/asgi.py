@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 
-from pixsim7_backend.infrastructure.plugins._jail.frames import Frame, Kind
+from pixsim7_backend.infrastructure.plugins._jail.frames import Frame, FrameError, Kind
 from pixsim7_backend.infrastructure.plugins._jail.streams import WINDOW, body_size, iter_chunks
 
 from .channel import Channel
@@ -32,6 +32,9 @@ class _Stream:
         self._may_send = asyncio.Event()
         self.is_cancelled = False
         self._has_left = False
+        self._start: Message | None = None
+        """The beginning of an answer whose first piece of body may come in the same turn of the event loop."""
+        self._wrong: FrameError | None = None
 
     def deliver(self, message: Message) -> None:
         if message["type"] == _DISCONNECT[self._kind]:
@@ -63,6 +66,12 @@ class _Stream:
         return message
 
     async def send(self, message: Message) -> None:
+        if self._wrong is not None:
+            raise self._wrong
+        if message["type"] == "http.response.start" and self._start is None and not self._has_left:
+            self._start = message
+            asyncio.get_running_loop().call_soon(self._post_start)
+            return
         for piece in iter_chunks(message):
             size = body_size(piece)
             while size > self._credit and not self._has_left:
@@ -71,7 +80,18 @@ class _Stream:
             if self._has_left:
                 raise OSError("the client has left")
             self._credit -= size
-            self._server.channel.post(Kind.SEND, self.number, piece)
+            held = () if self._start is None else (self._start,)
+            self._server.channel.post(Kind.SEND, self.number, *held, piece)
+            self._start = None
+
+    def _post_start(self) -> None:
+        """Its body is not there yet."""
+        if self._start is not None and not self._has_left:
+            try:
+                self._server.channel.post(Kind.SEND, self.number, self._start)
+            except FrameError as error:
+                self._wrong = error
+            self._start = None
 
 
 class StreamServer:
@@ -85,7 +105,7 @@ class StreamServer:
     def take(self, frame: Frame) -> None:
         """Do what a frame of a stream says; those of streams that are over are late, and nothing."""
         if frame.kind is Kind.REQUEST:
-            self._begin(frame.id, frame.payload[0])
+            self._begin(frame.id, *frame.payload)
             return
         stream = self._streams.get(frame.id)
         if stream is None:
@@ -97,9 +117,11 @@ class StreamServer:
         elif frame.kind is Kind.CANCEL:
             stream.cancel()
 
-    def _begin(self, number: int, scope: Scope) -> None:
+    def _begin(self, number: int, scope: Scope, *first: Message) -> None:
         _complete(scope)
         stream = self._streams[number] = _Stream(self, number, scope)
+        for message in first:
+            stream.deliver(message)
         stream.task = asyncio.create_task(self._run(stream, scope), name=f"request {scope.get('path')}")
 
     async def _run(self, stream: _Stream, scope: Scope) -> None:
