@@ -46,6 +46,7 @@ _PATHS = {
     "in process": "/api/v1/here/items/7?q=x",
     "confined": "/api/v1/there/items/7?q=x",
     "proxied": "/proxied/api/v1/here/items/7?q=x",
+    "echoed": "/echoed/items/7?q=x",
 }
 
 
@@ -183,11 +184,15 @@ async def over_http(quick: bool) -> list[Row]:
                 for clients in (1, 32):
                     rates[name, clients].append(await _rate(port, path, clients, requests))
     added = median(there - here for there, here in zip(alone["confined"], alone["in process"], strict=True))
+    hop = median(there - here for there, here in zip(alone["echoed"], alone["in process"], strict=True))
     rows = [
         at_most(
             "confined request over HTTP, added p50, 1 client", added, 150, "µs",
             f"{median(alone['confined']):.0f} µs against {median(alone['in process']):.0f} µs in process",
-        )
+        ),
+        for_comparison(
+            "added by a process that only sends back what it is sent", hop, "µs", f"{median(alone['echoed']):.0f} µs",
+        ),
     ]  # fmt: skip
     for clients, limit in ((1, 0.5), (32, 0.6)):
         share = ratio(rates["confined", clients], rates["in process", clients])

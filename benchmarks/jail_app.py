@@ -1,7 +1,8 @@
 """The app that the jail benchmark serves: one plugin in process, confined, and behind a proxy.
 
 ``BENCH_PLUGINS`` names the folder of the plugin in process, ``BENCH_COMMUNITY`` that of the confined ones,
-``BENCH_SOCKET`` the Unix socket of a server with the same routes, to which ``/proxied`` passes on.
+``BENCH_SOCKET`` the Unix socket of a server with the same routes, to which ``/proxied`` passes on. ``/echoed`` is the
+same route, which only lets another process send its answer back.
 """
 
 import os
@@ -14,6 +15,8 @@ from starlette.responses import StreamingResponse
 
 from pixsim7_backend.infrastructure.plugins import init_plugin_manager
 
+from .echo import EchoClient, echoing
+
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -24,7 +27,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             app, os.environ["BENCH_PLUGINS"], community_directory=os.environ["BENCH_COMMUNITY"], disabled=()
         )
         await manager.enable_all()
-        yield
+        async with echoing(os.environ["BENCH_SOCKET"] + ".echo") as app.state.echo:
+            yield
         await manager.disable_all()
 
 
@@ -38,8 +42,16 @@ async def proxy(request: Request) -> StreamingResponse:
     return StreamingResponse(answer.aiter_raw(), answer.status_code, headers)
 
 
+async def echo(item: int, request: Request, q: str = "") -> dict[str, object]:
+    """Answer as the plugin does, with another process asked meanwhile; what is sent is as long as a scope."""
+    client: EchoClient = request.app.state.echo
+    await client.ask(bytes(300))
+    return {"item": item, "q": q}
+
+
 def make_app() -> FastAPI:
     """Return the app."""
     app = FastAPI(lifespan=lifespan)
     app.add_route("/proxied/{rest:path}", proxy, methods=["GET", "POST"])
+    app.add_api_route("/echoed/items/{item}", echo)
     return app
