@@ -42,7 +42,8 @@ def check(
 ) -> None:
     """Try a plugin out and say what is wrong with it; exit status 1 if anything failed.
 
-    It runs in a process of its own, with an empty SQLite database of its own.
+    It runs in a process of its own, with an empty SQLite database of its own, and with your rights: nothing confines
+    it. What a stranger's plugin asks for says `pixsim7 plugins add PATH --dry-run`, which runs nothing of it.
     """
     directories = [str(each) for each in plugins_dir or ()] or plugin_directories(load_settings())
     report = run_check(path.absolute(), directories, reloads=reloads, timeout=timeout)

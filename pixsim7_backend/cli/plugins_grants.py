@@ -49,6 +49,7 @@ def show(
     settings = load_settings()
     server = find_server(settings)
     described = server.ask("list") if server is not None else _described(settings)
+    described = [each for each in described if each.get("state") != "removed"]
     rows = {each["id"]: each["grants"] for each in described}
     lagging = {each["id"]: [told for told in each.get("enforcement", ()) if told["problem"]] for each in described}
     wanted = normalize_plugin_id(plugin) if plugin else None

@@ -290,5 +290,7 @@ def test_a_stranger_is_installed_granted_upgraded_and_removed(run: CommandLine, 
         for options in (["--grant", "all"], []):
             assert "db:read of no_table is of no use: nobody opens that" in plugins("enable", "quest", *options).out
         assert plugins("remove", "quest", "--data", "keep").status == 0
+        assert plugins("grants", "--json").json == {}
+        assert "no plugin 'quest' is installed" in plugins("grants", "quest").err
         assert served() == 404
         assert "held back: quest" in plugins("add", "2.0.0/quest").out
