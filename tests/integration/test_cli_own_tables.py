@@ -24,11 +24,14 @@ from pixsim7_backend.community.database.roles import login_of, own_schema, remov
 from pixsim7_backend.community.database.sqlite_executor import SqliteExecutor
 from pixsim7_backend.db import Database
 from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerError
+from pixsim7_backend.infrastructure.plugins.preview import probe_machine
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from pixsim7_backend.plugin_store import DatabaseStateStore
 from pixsim7_backend.settings import load_settings
+from tests import plain_http
 from tests.command_line import CommandLine
 from tests.databases import fresh_database
+from tests.integration.test_cli_grants import serving
 
 PLUGINS = ("quest", "quest-log")
 EMPTY = {"sqlite": "empty", "postgresql": "NOTES"}
@@ -247,3 +250,42 @@ def test_keeping_keeps_them(plugins: CommandLine, url: str, tmp_path: Path) -> N
             notes_of(url, "quest")
     assert plugins("enable", "quest", "--grant", "all").status == 0
     assert notes_of(url, "quest") == [[1, "first"], [2, None]]
+
+
+JAILED = """
+from fastapi import Depends
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from pixsim7_backend.db import default_database, get_db
+from pixsim7_backend.db.models import plugin_base
+
+Base = plugin_base("quest")
+
+class Page(Base):
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+def on_enable():
+    Base.metadata.create_all(default_database().engine)
+
+@router.get("/write")
+def write(db: Session = Depends(get_db)) -> int:
+    db.execute(insert(Page), [{"text": f"page {number}"} for number in range(1200)])
+    return 1200
+"""
+
+
+@pytest.mark.skipif(not probe_machine().reaches("confined"), reason="this machine does not confine plugins")
+def test_an_export_has_what_a_jail_wrote_while_the_server_runs(run: CommandLine, tmp_path: Path) -> None:
+    """The plugin is stopped first; the server answers on, and the export has every row."""
+    run.patch.setenv("PLUGINS_DIR", "plugins")
+    plugins = replace(run, before=("plugins",))
+    folder = write_plugin(tmp_path / "offered", "quest", JAILED, permissions=["db:own"])
+    with serving(tmp_path) as url:
+        assert plugins("add", str(folder), "--grant", "all").status == 0
+        assert plain_http.get(f"{url}/quest/write").json() == 1200
+        contents, rows = exported(plugins("remove", "quest", "--data", "export", "--json").json)
+        assert plain_http.get(f"{url}/quest/write").status_code == 404
+    assert contents["own_tables"] == [{"table": "pages", "file": "own/pages.jsonl", "rows": 1200}]
+    assert rows["own/pages.jsonl"][-1] == {"id": 1200, "text": "page 1199"}

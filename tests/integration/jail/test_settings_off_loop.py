@@ -11,6 +11,7 @@ import pytest
 
 from pixsim7_backend.infrastructure.plugins import PluginState
 from pixsim7_backend.infrastructure.plugins._jail import loading
+from pixsim7_backend.infrastructure.plugins._jail.handshake import greet
 from pixsim7_backend.infrastructure.plugins.errors import PluginSettingsError, StateConflictError
 from pixsim7_backend.infrastructure.plugins.testing import MemoryStateStore, write_plugin
 
@@ -35,7 +36,6 @@ def show():
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """What processes that are not in service are asked, and whether an event loop stands still for that."""
     seen: list[tuple[str, bool]] = []
-    greet = loading.greet
 
     def watched(*args: Any, **options: Any) -> Any:
         try:
