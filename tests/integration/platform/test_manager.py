@@ -447,6 +447,25 @@ async def test_undeclared_imports_are_refused_and_declared_ones_work(tmp_path: P
         host.assert_state("shop", PluginState.ENABLED)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    {}",
+        "try:\n    pass\nfinally:\n    {}",
+        "match 1:\n    case 1:\n        {}",
+        "def late():\n    with open('x'):\n        {}",
+        "class Late:\n    async def run(self):\n        while True:\n            pass\n        else:\n            {}",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    {}",
+    ],
+)
+async def test_undeclared_imports_are_found_wherever_a_statement_can_be(tmp_path: Path, code: str) -> None:
+    """In every kind of block, also in the one that runs where types are not checked."""
+    write_plugin(tmp_path, "base", HELLO + "\nPRICE = 3\n")
+    write_plugin(tmp_path, "thief", code.format("from ..base.manifest import PRICE") + HELLO)
+    async with plugin_host(tmp_path) as host:
+        assert isinstance(host.assert_state("thief", PluginState.FAILED).reason, UndeclaredImportError)
+
+
 async def test_two_plugins_cannot_serve_the_same_route(tmp_path: Path) -> None:
     """The later in load order fails, and what needs it is blocked; the first one serves."""
     route = '@router.get("/same")\ndef {name}() -> str: return "{name}"\n'

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixsim7_backend.infrastructure.plugins.errors import UndeclaredImportError
 from pixsim7_backend.infrastructure.plugins.records import PluginSource
+
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+"""Where a statement keeps those below it, in the order of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +54,20 @@ def iter_imports(source: PluginSource) -> Iterator[ImportedPackage]:
             continue  # importing it will say what is wrong, if it is ever imported
         parts = file.relative_to(source.path).with_suffix("").parts
         package = ".".join((source.package, *parts[:-1]))
-        for node in _runtime_nodes(tree):
+        for node in _runtime_nodes(tree.body):
             for name in _imported_names(node, package):
                 yield ImportedPackage(name, file, node.lineno)
 
 
-def _runtime_nodes(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child
-        elif isinstance(child, ast.If) and _is_type_checking(child.test):
-            for alternative in child.orelse:
-                yield from _runtime_nodes(alternative)
+def _runtime_nodes(statements: Iterable[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports among the statements and below them; expressions, most of a tree, hold none."""
+    for each in statements:
+        if isinstance(each, (ast.Import, ast.ImportFrom)):
+            yield each
+        elif isinstance(each, ast.If) and _is_type_checking(each.test):
+            yield from _runtime_nodes(each.orelse)
         else:
-            yield from _runtime_nodes(child)
+            yield from _runtime_nodes(below for block in _BLOCKS for below in getattr(each, block, ()))
 
 
 def _is_type_checking(test: ast.expr) -> bool:
