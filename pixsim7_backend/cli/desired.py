@@ -43,12 +43,13 @@ def load_desired(settings: Settings, *, migrates: bool = False) -> DesiredState:
     Raises:
         StateUnavailableError: the database does not answer, or its tables are not up to date.
     """
-    from pixsim7_backend.plugin_store import DatabaseStateStore
     from pixsim7_backend.resources import configured
 
     with configured(settings) as database:
         if database.file is not None and not database.file.exists():
             return DesiredState()
+        from pixsim7_backend.plugin_store import DatabaseStateStore  # brings Alembic
+
         return DatabaseStateStore(database, migrates=migrates and settings.is_embedded).load()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,8 +19,10 @@ from pixsim7_backend.infrastructure.plugins._desired import read_grants
 from pixsim7_backend.infrastructure.plugins._grants.deciding import GrantsView, trusted_error
 from pixsim7_backend.infrastructure.plugins._grants.permissions import Grants
 from pixsim7_backend.infrastructure.plugins.errors import PluginNotFoundError
-from pixsim7_backend.resources import CHECKS, configured, enforcer_of
 from pixsim7_backend.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pixsim7_backend.community.enforcing import CommunityEnforcer
 
 SHOW = "show"
 _SHOWN = 3
@@ -135,7 +137,7 @@ def _tell(done: Mapping[str, Sequence[Enforcement]]) -> None:
 def _apply(
     settings: Settings, desired: DesiredState, plugins: Sequence[str], *, dry_run: bool
 ) -> Iterator[tuple[str, tuple[Enforcement, ...]]]:
-    enforcer = enforcer_of(settings)
+    enforcer = _enforcer_of(settings)
     if not plugins or (settings.is_embedded and not settings.redis_url.get_secret_value()):
         return
     with known_models(settings, plugin_directories(settings)):
@@ -145,7 +147,7 @@ def _apply(
 
 def follow_offline(settings: Settings, plugin: str, grants: Grants) -> list[dict[str, Any]]:
     """Let the database and Redis follow a decision that was made without a server; return how far that got."""
-    enforcer = enforcer_of(settings)
+    enforcer = _enforcer_of(settings)
     with known_models(settings, plugin_directories(settings)):
         return [each.to_json() for each in enforcer.enforce(plugin, grants)]
 
@@ -154,7 +156,7 @@ def look_offline(settings: Settings, grants: Grants) -> list[dict[str, Any]]:
     """Return which grants are of no use; only tables that are named can be, so that else nothing is loaded."""
     if not any(each.family == "db" and each.items for each in grants.granted):
         return []
-    enforcer = enforcer_of(settings)
+    enforcer = _enforcer_of(settings)
     with known_models(settings, plugin_directories(settings)):
         return [each.to_json() for each in enforcer.look(grants)]
 
@@ -174,7 +176,7 @@ def enforcement_lines(told: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def revoke_all(settings: Settings, plugin: str) -> None:
     """Take from a confined plugin's role and user what they may do; its own tables stay."""
-    enforcer = enforcer_of(settings)
+    enforcer = _enforcer_of(settings)
     for each in enforcer.enforce(plugin, Grants()):
         if each.problem:
             typer.echo(f"warning: {plugin} was removed, but {each}", err=True)
@@ -204,6 +206,12 @@ def forget_roles(settings: Settings, plugin: str) -> None:
         raise CommandError(f"{plugin} was removed, but its role or user could not be deleted: {problem}") from error
 
 
+def _enforcer_of(settings: Settings) -> CommunityEnforcer:
+    from pixsim7_backend.resources import enforcer_of  # brings SQLAlchemy, which few commands need
+
+    return enforcer_of(settings)
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keep what loading plugins tells of itself from what the command says; warnings are shown."""
@@ -225,6 +233,7 @@ def known_models(
 
     from pixsim7_backend.infrastructure.plugins import init_plugin_manager
     from pixsim7_backend.infrastructure.plugins._store import MemoryStateStore
+    from pixsim7_backend.resources import CHECKS, configured
 
     directory, *more = directories
     with configured(settings), _quietly():

@@ -12,6 +12,7 @@ import typer
 
 from pixsim7_backend.cli.output import CommandError
 from pixsim7_backend.logging import configure_logging
+from pixsim7_backend.quick_imports import quick_imports
 from pixsim7_backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ def _run_workers(config: uvicorn.Config) -> bool:
 
 def make_worker_app() -> FastAPI:
     """Return the app of one worker process, which has to set up its own logging first."""
-    from pixsim7_backend.main import create_app
+    with quick_imports():
+        from pixsim7_backend.main import app
 
-    settings = load_settings()
+    settings = app.state.settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
-    return create_app(settings)
+    return app
 
 
 def check_address(settings: Settings) -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 _SCRIPT = """
@@ -87,3 +89,38 @@ def test_importing_the_app_touches_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--help"], set()),
+        (["plugins", "--help"], set()),
+        (["plugins", "new", "my-feature"], set()),
+        (["plugins", "list"], {"sqlalchemy"}),
+        (["plugins", "plan"], {"sqlalchemy"}),
+    ],
+)
+def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str], needed: set[str]) -> None:
+    """What few commands need is imported by those only; a command that uses no database waits for no library of it."""
+    heavy = {"sqlalchemy", "alembic", "mako", "httpx", "pygments", "uvicorn", "redis", "cryptography", "argon2", "jwt"}
+    script = (
+        "import sys\n"
+        "from pixsim7_backend.__main__ import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"{sorted(needed)}\n"

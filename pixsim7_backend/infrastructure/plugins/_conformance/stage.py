@@ -6,8 +6,8 @@ import ast
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 from fastapi import FastAPI
 
 from pixsim7_backend.infrastructure.plugins import PluginManager, plugin_hooks
@@ -23,6 +23,9 @@ from pixsim7_backend.infrastructure.plugins.errors import MissingManifestError
 from pixsim7_backend.infrastructure.plugins.types import normalize_plugin_id
 
 from .verdicts import Finding
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

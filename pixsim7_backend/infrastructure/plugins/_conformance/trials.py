@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixsim7_backend.infrastructure.plugins import PluginError, PluginManager, PluginState
@@ -31,6 +31,9 @@ from .schema import check_schema, check_shadowed, paths_without_input
 from .stage import Cast, ConformanceHost, make_manager
 from .traces import Traces, left_behind, take_traces
 from .verdicts import Finding, warning
+
+if TYPE_CHECKING:
+    import httpx
 
 _AT_ONCE = 8
 _ROUNDS = 3
@@ -61,6 +64,8 @@ class Trial:
 
     @classmethod
     def begin(cls, cast: Cast, host: ConformanceHost) -> Trial:
+        import httpx  # brings a command line of its own, which only a trial needs to wait for
+
         manager = make_manager(cast, host)
         transport = httpx.ASGITransport(app=_observed(manager.app))
         client = httpx.AsyncClient(transport=transport, base_url="http://plugins.test")
