@@ -207,8 +207,9 @@ class Commands:
 
         ``grant`` decides about those of a confined plugin's requests that it names, before it starts.
         """
+        now = grant if self._manager.settings.allow_live_changes else None  # else it is refused as a whole
         try:
-            async with self._manager.granter.deciding(Path(folder), grant, by=terms.by):
+            async with self._manager.granter.deciding(Path(folder), now, by=terms.by):
                 record = await self._manager.refresh(folder)
         except PluginError as error:
             known = self._manager.find(error.plugin)
