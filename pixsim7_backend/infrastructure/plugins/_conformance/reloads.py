@@ -8,7 +8,7 @@ import itertools
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from statistics import median
 from types import ModuleType
@@ -51,7 +51,7 @@ async def replace_again(trial: Trial, times: int) -> Reloads:
     """Replace the plugin ``times`` times while its paths are asked; stop at the first that fails."""
     came, dying, scale = Reloads(), list[_Module](), _Scale(trial)
     async with _asking(trial, came.findings) as quiet:
-        with scale:
+        with closing(scale):
             for number in range(times):
                 replaced = _modules(trial)
                 try:
@@ -129,19 +129,14 @@ class _Scale:
     """Weighs the memory in use after each reload.
 
     The median of the differences is what a reload leaves behind: tables that grow by leaps, and shrink again
-    later, are the same in most of them. What is there at first is left out of the collections, which makes them quick.
+    later, are the same in most of them.
     """
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
         self._weights: list[int] = []
 
-    def __enter__(self) -> None:
-        _collect()
-        gc.freeze()
-
-    def __exit__(self, *_: object) -> None:
-        gc.unfreeze()
+    def close(self) -> None:
         tracemalloc.stop()
 
     async def measure(self) -> None:
@@ -161,7 +156,8 @@ class _Scale:
 
 def _collect() -> None:
     for _ in range(_ROUNDS):
-        gc.collect()
+        if not gc.collect():
+            return
 
 
 def _still_alive(modules: list[_Module]) -> list[Finding]:

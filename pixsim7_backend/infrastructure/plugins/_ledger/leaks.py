@@ -41,7 +41,8 @@ class Remains:
     def find(self) -> tuple[LeakReport, ...]:
         """Collect garbage, and report by plugin what is still alive and who keeps it."""
         for _ in range(_ROUNDS):
-            gc.collect()
+            if not gc.collect():
+                break
         alive: dict[str, list[tuple[int, Any]]] = {}
         for plugin, generation, reference in list(self._watched.values()):
             if (each := reference()) is not None:
