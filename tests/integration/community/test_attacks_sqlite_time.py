@@ -104,6 +104,10 @@ def test_usual_work_is_left_alone(jail: Jail) -> None:
     assert jail.run("SELECT length(x), upper(substr(x, 1, 4)) FROM notes WHERE x LIKE '%g l%'") == [(800_000, "LONG")]
     jail.run("UPDATE notes SET x = ?", mode="write", parameters=("long " * 20_000,))
     assert jail.run("SELECT instr(x, 'gl'), length(replace(x, 'long', 'longer')) FROM notes") == [(0, 140_000)]
+    jail.run("INSERT INTO notes VALUES (?, ?)", mode="write", parameters=("short", "long " * 160_000))
+    jail.run("ALTER TABLE notes ADD COLUMN z TEXT DEFAULT 'z'", "ALTER TABLE notes DROP COLUMN x", mode="write")
+    assert jail.run("SELECT max(length(y)), min(z) FROM notes") == [(800_000, "z")]
+    jail.run("DELETE FROM notes", mode="write")
     rows = ", ".join(["(?, lower(?))"] * 500)
     jail.run(f"INSERT INTO notes VALUES {rows}", mode="write", parameters=["x" * 400] * 1000)
-    assert jail.run("SELECT count(*) FROM notes") == [(501,)]
+    assert jail.run("SELECT count(*) FROM notes") == [(500,)]
