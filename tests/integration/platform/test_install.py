@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import anyio.to_thread
 import pytest
@@ -648,31 +648,54 @@ async def test_a_removal_that_fails_starts_the_plugin_again(plugins: Path, tmp_p
 # --- killed -----------------------------------------------------------------------------------------
 
 _SCRIPT = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.integration.platform.test_install import Recorded, make_installer
 from pixsim7_backend.infrastructure.plugins._installing.install import DataMode
-what, step, plugins, source, mode = sys.argv[1:]
-seen = []
-def reached(name):
-    if name == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-installer = make_installer(Path(plugins), checkpoint=reached, stored=Recorded())
-if what == "remove":
-    installer.remove("quest", data=DataMode(mode))
-elif what == "rollback":
-    installer.roll_back("quest")
-else:
-    installer.add(Path(source), upgrade=what == "upgrade")
+
+def install(what, step, plugins, source, mode):
+    def reached(name):
+        if name == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    installer = make_installer(Path(plugins), checkpoint=reached, stored=Recorded())
+    if what == "remove":
+        installer.remove("quest", data=DataMode(mode))
+    elif what == "rollback":
+        installer.roll_back("quest")
+    else:
+        installer.add(Path(source), upgrade=what == "upgrade")
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.exit(install(*json.loads(line)))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def killed_at(what: str, step: str, plugins: Path, source: Path, mode: str = "keep") -> None:
-    """Do it in a process of its own that is killed when it reaches a step."""
-    command: Sequence[str] = [sys.executable, "-c", _SCRIPT.format(root=str(ROOT)), what, step, plugins, source, mode]  # type: ignore[list-item]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, f"{step} was not reached: {done.stderr}"
+class KilledAt(Protocol):
+    """Does it in a process of its own that is killed when it reaches a step."""
+
+    def __call__(self, what: str, step: str, plugins: Path, source: Path, mode: str = "keep") -> None: ...
+
+
+@pytest.fixture(scope="module")
+def killed_at() -> Iterator[KilledAt]:
+    """All of them are forked from one process, which imports the platform once."""
+    command = [sys.executable, "-c", _SCRIPT.format(root=str(ROOT))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        to, of = process.stdin, process.stdout
+
+        def run(what: str, step: str, plugins: Path, source: Path, mode: str = "keep") -> None:
+            to.write(json.dumps([what, step, str(plugins), str(source), mode]) + "\n")
+            to.flush()
+            assert of.readline() == f"{-signal.SIGKILL}\n", f"{step} was not reached"
+
+        yield run
+        to.close()
 
 
 STEPS = [
@@ -684,7 +707,9 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("what", "step", "mode"), STEPS, ids=["-".join(each[:2]) for each in STEPS])
-def test_a_kill_leaves_the_old_or_the_new_whole(what: str, step: str, mode: str, plugins: Path, tmp_path: Path) -> None:
+def test_a_kill_leaves_the_old_or_the_new_whole(
+    what: str, step: str, mode: str, *, plugins: Path, tmp_path: Path, killed_at: KilledAt
+) -> None:
     """After the next start the files are those before or those after, and the command can be given again."""
     installer = make_installer(plugins, stored=Recorded())
     source = offer(tmp_path, 1)
@@ -722,7 +747,11 @@ def test_a_kill_leaves_the_old_or_the_new_whole(what: str, step: str, mode: str,
 
 
 def test_a_directory_that_cannot_be_put_in_order_stops_no_start(
-    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plugins: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    killed_at: KilledAt,
 ) -> None:
     """On a disk that is read-only or full the log says so, and the other plugins start."""
     make_installer(plugins).add(offer(tmp_path, 1))
@@ -739,7 +768,9 @@ def test_a_directory_that_cannot_be_put_in_order_stops_no_start(
     assert version_in(plugins) == "1.0.0"
 
 
-async def test_a_server_that_starts_after_a_kill_finds_the_plugin(plugins: Path, tmp_path: Path) -> None:
+async def test_a_server_that_starts_after_a_kill_finds_the_plugin(
+    plugins: Path, tmp_path: Path, killed_at: KilledAt
+) -> None:
     """Even where the kill left no folder: the start puts it back before it looks for plugins."""
     make_installer(plugins).add(offer(tmp_path, 1))
     killed_at("upgrade", "former-moved-away", plugins, offer(tmp_path, 2))
