@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,9 @@ from pixsim7_backend.infrastructure.plugins._conformance.verdicts import complet
 from pixsim7_backend.infrastructure.plugins._discovery.sources import find_directory
 from pixsim7_backend.logging import escape
 from pixsim7_backend.settings import load_settings
+
+Launch = Callable[[Path, float], str]
+"""Runs the process for the request in a directory, for so many seconds at most; returns how it ended."""
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.NOT_RUN: "red"}
 _SHOWN = {Verdict.NOT_RUN: "-", Verdict.NOT_APPLICABLE: "-"}
@@ -55,28 +58,10 @@ def check(
         raise typer.Exit(1)
 
 
-def run_check(folder: Path, directories: list[str], *, reloads: int, timeout: float) -> Report:
-    """Run all checks of the plugin in ``folder`` in a process of their own.
-
-    Raises:
-        CommandError: there is no plugin in the folder, or a directory is not there.
-    """
-    with tempfile.TemporaryDirectory(prefix="pixsim7-check-") as place:
-        request = {
-            "folder": str(folder),
-            "directories": [str(find_directory(each)) for each in directories],
-            "reloads": reloads,
-        }
-        (Path(place) / "request.json").write_text(json.dumps(request))
-        end = _run_process(Path(place), timeout)
-        return _read_report(folder, Path(place), end)
-
-
-def _run_process(place: Path, timeout: float) -> str:
+def start_process(place: Path, timeout: float) -> str:
     """Run the process that tries the plugin out; return how it ended, empty where it ended well."""
-    settings = {"DATA_DIR": str(place), "DATABASE_URL": f"sqlite:///{place / 'check.sqlite3'}"}
-    environment = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pixsim7_backend.cli.check_process", str(place)]
+    environment = {**os.environ, **settings_in(place)}
     with (place / "output.txt").open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # our own module
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -88,6 +73,31 @@ def _run_process(place: Path, timeout: float) -> str:
         finally:
             _end(process)
     return "" if status == 0 else f"its process ended with {_named(status)}"
+
+
+def settings_in(place: Path) -> dict[str, str]:
+    """Return the variables of the process that keep what it writes in ``place``."""
+    database = f"sqlite:///{place / 'check.sqlite3'}"
+    return {"DATA_DIR": str(place), "DATABASE_URL": database, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_check(
+    folder: Path, directories: list[str], *, reloads: int, timeout: float, launch: Launch = start_process
+) -> Report:
+    """Run all checks of the plugin in ``folder`` in a process of their own, which ``launch`` starts.
+
+    Raises:
+        CommandError: there is no plugin in the folder, or a directory is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="pixsim7-check-") as place:
+        request = {
+            "folder": str(folder),
+            "directories": [str(find_directory(each)) for each in directories],
+            "reloads": reloads,
+        }
+        (Path(place) / "request.json").write_text(json.dumps(request))
+        end = launch(Path(place), timeout)
+        return _read_report(folder, Path(place), end)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

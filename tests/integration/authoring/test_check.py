@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pixsim7_backend import plugins
-from pixsim7_backend.cli.plugins_check import run_check
+from pixsim7_backend.cli.plugins_check import Launch, run_check
 from pixsim7_backend.infrastructure.plugins._conformance import (
     CHECKS,
     CheckResult,
@@ -19,6 +20,7 @@ from pixsim7_backend.infrastructure.plugins._conformance import (
 )
 from pixsim7_backend.infrastructure.plugins.testing import write_plugin
 from tests.command_line import CommandLine
+from tests.integration.authoring.forked import launcher
 
 PLUGINS_DIR = Path(plugins.__file__).parent
 FIRST_PARTY = sorted(path.parent.name for path in PLUGINS_DIR.glob("*/manifest.py"))
@@ -36,9 +38,16 @@ def _check(folder: Path, *, reloads: int = 1) -> Report:
     return asyncio.run(check_plugin(folder, reloads=reloads))
 
 
-def _check_apart(folder: Path, *, reloads: int = 1, timeout: float = 60) -> Report:
-    """Try a plugin out as the command does."""
-    return run_check(folder, [], reloads=reloads, timeout=timeout)
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """Starts processes for checks, in less time than the command."""
+    with launcher() as start:
+        yield start
+
+
+def _check_apart(folder: Path, launch: Launch, *, reloads: int = 1) -> Report:
+    """Try a plugin out in a process of its own."""
+    return run_check(folder, [], reloads=reloads, timeout=60, launch=launch)
 
 
 def _result(report: Report, check: str) -> CheckResult:
@@ -50,9 +59,9 @@ def _findings(report: Report) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("folder", FIRST_PARTY)
-def test_first_party_plugins_conform(folder: str) -> None:
+def test_first_party_plugins_conform(folder: str, launch: Launch) -> None:
     """Nothing is found in any of our own plugins."""
-    report = run_check(PLUGINS_DIR / folder, [str(PLUGINS_DIR)], reloads=3, timeout=100)
+    report = run_check(PLUGINS_DIR / folder, [str(PLUGINS_DIR)], reloads=3, timeout=100, launch=launch)
     assert _findings(report) == {}
     assert report.is_passed
     assert report.score == 100
@@ -104,7 +113,7 @@ def test_broken_manifest_stops_everything_else(run: CommandLine, tmp_path: Path)
     assert lines[-1] == "score 0 of 100: 1 failed, 0 with warnings"
 
 
-def test_every_kind_of_fault_is_found(tmp_path: Path) -> None:
+def test_every_kind_of_fault_is_found(tmp_path: Path, launch: Launch) -> None:
     """One plugin with a fault for each check that looks at code which runs: each is named with its place.
 
     What it leaves running, a task that will not die among it, does not keep the check from ending.
@@ -154,7 +163,7 @@ def test_every_kind_of_fault_is_found(tmp_path: Path) -> None:
         threading.Thread(target=time.sleep, args=(60,), daemon=True, name="forgotten").start()
     '''
     folder = write_plugin(tmp_path / "own", "faulty", code, events=["faulty:never"])
-    report = _check_apart(folder)
+    report = _check_apart(folder, launch)
     found = _findings(report)
     place = folder / "manifest.py"
     assert found["events"] == [
@@ -226,10 +235,10 @@ def test_what_remembers_old_code_is_found(tmp_path: Path) -> None:
     assert _result(report, "leaks").verdict is Verdict.WARN
 
 
-def test_code_that_serves_on_is_no_leak(tmp_path: Path) -> None:
+def test_code_that_serves_on_is_no_leak(tmp_path: Path, launch: Launch) -> None:
     """After a reload that fails, what is still in memory is the generation that serves."""
     code = "import string\nstring.loads = getattr(string, 'loads', 0) + 1\nassert string.loads < 4\n"
-    report = _check_apart(write_plugin(tmp_path, "tiring", code), reloads=3)
+    report = _check_apart(write_plugin(tmp_path, "tiring", code), launch, reloads=3)
     assert list(_findings(report)) == ["reload"]
     assert _findings(report)["reload"][0].startswith("reload 2 failed: AssertionError")
 
@@ -283,21 +292,23 @@ def test_second_start_that_fails_is_found(tmp_path: Path) -> None:
     assert _findings(report)["disable"][0].startswith("it cannot be enabled a second time: on_enable of plugin 'once'")
 
 
-def test_one_fault_is_found_by_one_check(tmp_path: Path) -> None:
+def test_one_fault_is_found_by_one_check(tmp_path: Path, launch: Launch) -> None:
     """What disabling leaves is found by `disable` alone, though later starts leave it too."""
     code = "import sys\n\ndef on_enable():\n    sys.path.append('/nowhere/at/all')\n"
-    report = _check_apart(write_plugin(tmp_path, "littering", code))
+    report = _check_apart(write_plugin(tmp_path, "littering", code), launch)
     assert _findings(report) == {"disable": ["import path /nowhere/at/all is left behind"]}
     assert _result(report, "failing start").note == "everything it had registered was undone"
 
 
 def test_plugin_that_takes_its_process_down_is_reported(tmp_path: Path) -> None:
     """Leaving the process, or holding it up, is a finding of the check during which it happened."""
-    leaving = _check_apart(write_plugin(tmp_path, "leaving", "import os\nprint('bye', flush=True)\nos._exit(7)\n"))
+    leaving_folder = write_plugin(tmp_path, "leaving", "import os\nprint('bye', flush=True)\nos._exit(7)\n")
+    leaving = run_check(leaving_folder, [], reloads=1, timeout=60)
     [finding] = _result(leaving, "load").findings
     assert finding.what == "its process ended with exit status 7 during this check"
     assert _result(leaving, "manifest").verdict is Verdict.OK
-    hanging = _check_apart(write_plugin(tmp_path, "hanging", "import time\ntime.sleep(60)\n"), timeout=10)
+    hanging_folder = write_plugin(tmp_path, "hanging", "import time\ntime.sleep(60)\n")
+    hanging = run_check(hanging_folder, [], reloads=1, timeout=10)
     assert _findings(hanging) == {"load": ["it did not end within 10 s during this check"]}
 
 
@@ -315,24 +326,24 @@ def test_tables_that_nobody_opens_are_named(run: CommandLine, tmp_path: Path) ->
     assert "of no use" not in run("plugins", "check", str(folder), "--reloads", "1").out
 
 
-def test_tables_without_migrations_are_found(run: CommandLine) -> None:
+def test_tables_without_migrations_are_found(run: CommandLine, launch: Launch) -> None:
     """Models need migrations that make what they say: a missing one and a differing one are findings."""
     folder = Path(run("plugins", "new", "my-feature", "--with", "db", "--json").json["folder"])
     models = folder / "models.py"
     models.write_text(models.read_text() + "    mood: Mapped[str | None]\n")
-    [difference] = _findings(_check_apart(folder.absolute()))["migrations"]
+    [difference] = _findings(_check_apart(folder.absolute(), launch))["migrations"]
     assert difference == "models and migrations differ: column my_feature_greetings.mood is missing in the database"
     (folder / "migrations" / "0001_initial.py").unlink()
     (folder / "migrations").rmdir()
-    [missing] = _findings(_check_apart(folder.absolute()))["migrations"]
+    [missing] = _findings(_check_apart(folder.absolute(), launch))["migrations"]
     assert missing == "no migration makes the tables of its models: my_feature_greetings"
     manifest = folder / "manifest.py"
     manifest.write_text(manifest.read_text().replace("version=", 'permissions=["db:own"],\n    version=', 1))
-    own = _result(_check_apart(folder.absolute()), "migrations")
+    own = _result(_check_apart(folder.absolute(), launch), "migrations")
     assert (own.verdict, own.note) == (Verdict.NOT_APPLICABLE, "it makes its own tables itself (db:own)")
 
 
-def test_settings_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Launch) -> None:
     """Without a required setting it is blocked, with the variable to set; with it the trial goes on."""
     code = """
     from pydantic import BaseModel
@@ -345,15 +356,15 @@ def test_settings_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest
     settings_model = Settings
     """
     folder = write_plugin(tmp_path / "own", "needy", code)
-    blocked = _check_apart(folder)
+    blocked = _check_apart(folder, launch)
     assert "token: is missing; set PLUGIN_NEEDY__TOKEN=" in _findings(blocked)["load"][0]
     monkeypatch.setenv("PLUGIN_NEEDY__TOKEN", "secret")
-    result = _result(_check_apart(folder), "settings")
+    result = _result(_check_apart(folder, launch), "settings")
     assert result.note == "required: token"
     assert [finding.what for finding in result.findings] == ["setting 'anything' takes any value"]
 
 
-def test_secret_settings_are_no_fault(tmp_path: Path) -> None:
+def test_secret_settings_are_no_fault(tmp_path: Path, launch: Launch) -> None:
     """A plugin may have a secret among its settings: where it is tried out secrets are stored encrypted, too."""
     code = f"""
         from pydantic import BaseModel, SecretStr
@@ -361,7 +372,7 @@ def test_secret_settings_are_no_fault(tmp_path: Path) -> None:
         class settings_model(BaseModel):
             token: SecretStr = SecretStr("")
         {textwrap.indent(GREETING, " " * 8)}"""
-    report = _check_apart(write_plugin(tmp_path, "teller", code))
+    report = _check_apart(write_plugin(tmp_path, "teller", code), launch)
     assert _findings(report) == {}
 
 
