@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from pixsim7_backend.infrastructure.plugins._jail.broker import BrokerError
 from .executor import Mode, Outcome, Rows, Transaction, refuse
 from .limits import DatabaseLimits
 from .openness import Access
+from .relay import Relay
 
 __all__ = ["PostgresExecutor"]
 
@@ -280,32 +280,29 @@ class _Transaction:
         """Give what the server sends; a statement that takes too long is stopped, or else the connection cut."""
         pgconn = self._connection.pgconn
         is_stopped, received = False, 0
-        while True:
-            while (is_unsent := pgconn.flush()) or pgconn.is_busy():
-                left = deadline - time.monotonic()
-                if self._is_interrupted or left <= 0:
-                    if is_stopped:
-                        self._connection.close()
-                        raise psycopg.OperationalError("the statement could not be stopped; its connection was cut")
-                    is_stopped, self._is_interrupted, deadline = True, False, time.monotonic() + _PATIENCE
-                    self._stop()
-                    continue
-                writers = [pgconn.socket] if is_unsent else []
-                readable, _, _ = select.select([pgconn.socket], writers, [], min(left, 0.25))
-                if readable:
-                    before = _waiting_bytes(pgconn.socket)
-                    pgconn.consume_input()
-                    received += max(0, before - _waiting_bytes(pgconn.socket))
-                    if received > self._most:  # of one row: the driver gives none before it has all of it
-                        self._connection.close()
-                        raise self._executor.too_large()
-            result, received = pgconn.get_result(), 0
-            if result is None:
-                return
-            if result.status in _COPYING:  # it would wait for data, or give the same result for ever
-                self._connection.close()
-                raise refuse("a plugin copies nothing: use SELECT and INSERT; its connection was cut")
-            yield result
+        with contextlib.closing(Relay(pgconn)) as relay:
+            while True:
+                while (is_unsent := pgconn.flush()) or pgconn.is_busy():
+                    left = deadline - time.monotonic()
+                    if self._is_interrupted or left <= 0:
+                        if is_stopped:
+                            self._connection.close()
+                            raise psycopg.OperationalError("the statement could not be stopped; its connection was cut")
+                        is_stopped, self._is_interrupted, deadline = True, False, time.monotonic() + _PATIENCE
+                        self._stop()
+                        continue
+                    if _is_readable(relay, min(left, 0.25), is_unsent=bool(is_unsent)):
+                        received += relay.take()
+                        if received > self._most:  # of one row: the driver gives none before it has all of it
+                            self._connection.close()
+                            raise self._executor.too_large()
+                result, received = pgconn.get_result(), 0
+                if result is None:
+                    return
+                if result.status in _COPYING:  # it would wait for data, or give the same result for ever
+                    self._connection.close()
+                    raise refuse("a plugin copies nothing: use SELECT and INSERT; its connection was cut")
+                yield result
 
     def _stop(self) -> None:
         with contextlib.suppress(psycopg.Error):
@@ -343,6 +340,13 @@ class _Transaction:
         self._is_interrupted = True
 
 
+def _is_readable(relay: Relay, seconds: float, *, is_unsent: bool) -> bool:
+    """Wait until the server has sent something, or takes what is still to be sent; tell whether it has sent."""
+    poll = select.poll()  # unlike select.select, it takes descriptors of any number
+    poll.register(relay, select.POLLIN | (select.POLLOUT if is_unsent else 0))
+    return any(events & ~select.POLLOUT for _, events in poll.poll(seconds * 1000))
+
+
 class _Taker(Protocol):
     def add(self, row: Sequence[Any]) -> None: ...
 
@@ -357,15 +361,6 @@ class _Streamed:
     def add(self, row: Sequence[Any]) -> None:
         names = (name for name, _ in self._outcome.columns or ())
         self._take(dict(zip(names, row, strict=True)))
-
-
-def _waiting_bytes(descriptor: int) -> int:
-    """Return how many bytes have come and are not read."""
-    import fcntl  # late: other systems than those that confine plugins may lack it
-    import termios
-
-    found = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
-    return int.from_bytes(found, sys.byteorder)
 
 
 def _take(

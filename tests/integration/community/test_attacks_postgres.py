@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -171,6 +174,37 @@ def test_results_without_end_are_cut(jail: Jail) -> None:
     assert "bytes" in jail.refused("SELECT repeat('x', 500000) FROM generate_series(1, 1000)")
     assert "bytes" in jail.refused("SELECT repeat('x', 100000000)")
     assert jail.still_serves()
+
+
+def test_a_huge_value_takes_no_memory_of_the_host(jail: Jail) -> None:
+    """A row is refused while it comes: the driver, which would make room for all of it, is not given more."""
+    assert _peak(lambda: jail.bare("SELECT repeat('x', 400000000)")) > 400 << 20
+    assert _peak(lambda: jail.refused("SELECT repeat('x', 400000000)")) < 100 << 20
+    assert jail.still_serves()
+
+
+def test_rows_of_many_pieces_come_whole(jail: Jail) -> None:
+    """What comes in several pieces, rows and all, is what was asked for, and the connection is used again."""
+    rows = [(number, f"{number:04}" * 20_000) for number in range(1, 31)]
+    statement = "SELECT n, repeat(lpad(n::text, 4, '0'), 20000) FROM generate_series(1, 30) n ORDER BY n"
+    for _ in range(3):
+        assert jail.run(statement) == rows
+        broken = "SELECT repeat('x', 100000), 1 / (n - 5) FROM generate_series(1, 9) n"
+        assert "division by zero" in jail.refused(broken)
+    assert jail.still_serves()
+
+
+def _peak(work: Callable[[], object]) -> int:
+    """Return by how many bytes this process grew meanwhile, at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    before = _memory("VmRSS")
+    work()
+    return _memory("VmHWM") - before
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def test_joins_without_end_are_stopped(enter: Enter) -> None:
