@@ -230,12 +230,19 @@ class _Connection:
         if _PRAGMA.match(statement):  # of the few that pass none reads rows, and they cannot be explained
             return
         program = []
-        for _, operation, _, root, database, operand, *_ in self.driver.execute(f"EXPLAIN {statement}", row):
+        for _, operation, _, root, database, operand, *_ in self._explain(statement, row):
             if operation in _OPENING and database == _GAME_NUMBER and root not in self._roots:
                 raise refuse("the statement uses a table that is not open to this plugin")
             is_own_search = self._authorizer.is_altering and operand in _OWN_SEARCHES
             program.append((operation, "" if is_own_search else str(operand)))
         self._keep_to(pace_of(program, _LONGEST_VALUE))
+
+    def _explain(self, statement: str, row: Sequence[Any]) -> list[Any]:
+        self.driver.text_factory = _readable_text  # bytes of the statement may be among it
+        try:
+            return self.driver.execute(f"EXPLAIN {statement}", row).fetchall()
+        finally:
+            self.driver.text_factory = str
 
     def run_as_host(self, statement: str) -> list[Any]:
         """Run a statement that plugins may not."""
@@ -369,6 +376,10 @@ def _text_or_bytes(value: bytes) -> str | bytes:
         return value.decode()
     except UnicodeDecodeError:
         return value
+
+
+def _readable_text(content: bytes) -> str:
+    return content.decode(errors="replace")
 
 
 def _written_bytes() -> int:

@@ -328,3 +328,8 @@ def test_depth_has_an_end(jail: Jail) -> None:
         refusal = jail.refused(f"SELECT {deep}")
         assert any(words in refusal for words in ("overflow", "too large", "too many", "malformed", "SQL", "parser"))
     assert jail.still_serves()
+
+
+def test_bytes_in_a_statement_are_no_text(jail: Jail) -> None:
+    """What a statement is compiled to may hold bytes that are no text; looking at it is fine with that."""
+    assert jail.run("SELECT x'ff00fe', 'ü'") == [(b"\xff\x00\xfe", "ü")]
