@@ -46,8 +46,8 @@ _PATHS = {
     "in process": "/api/v1/here/items/7?q=x",
     "confined": "/api/v1/there/items/7?q=x",
     "proxied": "/proxied/api/v1/here/items/7?q=x",
-    "echoed": "/echoed/items/7?q=x",
 }
+_ECHOED = "/echoed/items/7?q=x"
 
 
 # --- over HTTP --------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ async def everything() -> AsyncIterator[int]:
 
 async def _until_served(port: int, limit: float = 60) -> None:
     async with asyncio.timeout(limit):
-        for path in _PATHS.values():
+        for path in (*_PATHS.values(), _ECHOED):
             while True:
                 try:
                     connection = await Connection.open(port)
@@ -174,11 +174,11 @@ async def _rate(port: int, path: str, clients: int, requests: int) -> float:
 async def over_http(quick: bool) -> list[Row]:
     """Latency with one client, throughput with one and 32."""
     rounds, requests = (3, 200) if quick else (11, 1000)
-    alone: dict[str, list[float]] = {name: [] for name in _PATHS}
+    alone: dict[str, list[float]] = {name: [] for name in (*_PATHS, "echoed")}
     rates: dict[tuple[str, int], list[float]] = {(name, clients): [] for name in _PATHS for clients in (1, 32)}
     async with everything() as port:
         for _ in range(rounds):
-            for name, path in _PATHS.items():
+            for name, path in (*_PATHS.items(), ("echoed", _ECHOED)):
                 alone[name].append(await _one(port, path, requests))
             for name, path in _PATHS.items():
                 for clients in (1, 32):
