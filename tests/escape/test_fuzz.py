@@ -55,7 +55,12 @@ _FRAMES = st.one_of(
         st.integers(0, 3),
         st.lists(_MESSAGES, min_size=1, max_size=3),
     ),
-    st.builds(lambda number, error: encode(Kind.END, number, error), st.integers(0, 3), st.none() | st.just({"a": 1})),
+    st.builds(
+        lambda number, error, messages: encode(Kind.END, number, error, *messages),
+        st.integers(0, 3),
+        st.none() | st.just({"a": 1}),
+        st.lists(_MESSAGES, max_size=3),
+    ),
     st.builds(lambda number, amount: encode(Kind.CREDIT, number, amount), st.integers(0, 3), st.integers(-9, 1 << 40)),
     st.builds(encode, st.sampled_from(Kind), st.integers(0, 9)),
     st.builds(

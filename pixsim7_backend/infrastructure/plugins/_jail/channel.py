@@ -111,8 +111,10 @@ class Stream:
         self._credit += amount
         self._may_send.set()
 
-    def end(self, error: Mapping[str, Any] | None) -> None:
-        """The application is over."""
+    def end(self, error: Mapping[str, Any] | None, *messages: Message) -> None:
+        """The application is over, after these messages."""
+        if messages:
+            self.deliver(*messages)
         self.error = error
         self._is_over = True
         self._may_send.set()

@@ -33,7 +33,7 @@ class Kind(IntEnum):
     SEND = 3
     """(jail) The next ASGI message that the application of a stream sends, or the next two."""
     END = 4
-    """(jail) The application of a stream is done: None, or what it raised."""
+    """(jail) The application of a stream is done: None, or what it raised; and up to two messages before that."""
     CREDIT = 5
     """(both) So many more bytes of body may be sent on a stream."""
     CANCEL = 6
@@ -68,7 +68,7 @@ _SHAPES: Mapping[Kind, tuple[frozenset[type] | None, ...]] = {
     Kind.REQUEST: (_MAPPING, _MAPPING),
     Kind.RECEIVE: (_MAPPING,),
     Kind.SEND: (_MAPPING, _MAPPING),
-    Kind.END: (_MAPPING | {type(None)},),
+    Kind.END: (_MAPPING | {type(None)}, _MAPPING, _MAPPING),
     Kind.CREDIT: (_NUMBER,),
     Kind.CANCEL: (),
     Kind.CALL: (_TEXT, _LIST),
@@ -79,8 +79,8 @@ _SHAPES: Mapping[Kind, tuple[frozenset[type] | None, ...]] = {
 }
 
 
-#: Kinds whose last value may be missing.
-_SHORTER = frozenset({Kind.REQUEST, Kind.SEND})
+#: How many values must be there, where not all that are listed.
+_LEAST: Mapping[Kind, int] = {Kind.REQUEST: 1, Kind.SEND: 1, Kind.END: 1}
 
 
 def encode(kind: Kind, number: int, *payload: Any) -> bytes:
@@ -165,16 +165,17 @@ def _check(value: object) -> Frame:
         raise FrameError(f"there is no frame of kind {code!r}")
     if type(number) is not int or not 0 <= number <= _MAX_NUMBER:
         raise FrameError(f"a frame of kind {kind.name} has a wrong number")
-    if not _fits(payload, _SHAPES[kind], is_shorter=kind in _SHORTER):
+    if not _fits(payload, _SHAPES[kind], _LEAST.get(kind)):
         raise FrameError(f"a frame of kind {kind.name} has a wrong payload")
     if kind not in _FLAT and _depth_exceeds(payload, MAX_DEPTH):
         raise FrameError(f"the values of a frame lie more than {MAX_DEPTH} deep in one another")
     return Frame(kind, number, payload)
 
 
-def _fits(payload: tuple[Any, ...], shape: tuple[frozenset[type] | None, ...], *, is_shorter: bool) -> bool:
-    """Tell whether the values are of these exact types; None stands for any."""
-    if len(payload) != len(shape) and not (is_shorter and len(payload) == len(shape) - 1):
+def _fits(payload: tuple[Any, ...], shape: tuple[frozenset[type] | None, ...], least: int | None) -> bool:
+    """Tell whether the values are of these exact types, None stands for any, and so many; the last may be missing."""
+    count = len(payload)
+    if count != len(shape) and (least is None or not least <= count <= len(shape)):
         return False
     for value, kinds in zip(payload, shape, strict=False):
         if kinds is not None and type(value) not in kinds:

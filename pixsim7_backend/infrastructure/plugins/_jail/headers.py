@@ -103,7 +103,7 @@ def _parse(headers: Any) -> Headers:
     found: Headers = []
     size = 0
     for pair in headers:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, bytes) for each in pair)):
+        if not (type(pair) is list and len(pair) == 2 and type(pair[0]) is bytes and type(pair[1]) is bytes):
             raise JailProtocolError("a header of its answer is no pair of bytes")
         name, value = pair[0].lower(), pair[1]
         size += len(name) + len(value)

@@ -15,6 +15,8 @@ from pixsim7_backend.infrastructure.plugins._jail.streams import WINDOW, body_si
 from .channel import Channel
 from .errors import describe_error
 
+_TOGETHER = 2
+"""Messages that one frame may have."""
 _DISCONNECT = {"http": "http.disconnect", "websocket": "websocket.disconnect"}
 
 
@@ -32,8 +34,8 @@ class _Stream:
         self._may_send = asyncio.Event()
         self.is_cancelled = False
         self._has_left = False
-        self._start: Message | None = None
-        """The beginning of an answer whose first piece of body may come in the same turn of the event loop."""
+        self._held: list[Message] = []
+        """What was sent in this turn of the event loop: one frame is enough for an answer that is there at once."""
         self._wrong: FrameError | None = None
 
     def deliver(self, message: Message) -> None:
@@ -66,12 +68,6 @@ class _Stream:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._wrong is not None:
-            raise self._wrong
-        if message["type"] == "http.response.start" and self._start is None and not self._has_left:
-            self._start = message
-            asyncio.get_running_loop().call_soon(self._post_start)
-            return
         for piece in iter_chunks(message):
             size = body_size(piece)
             while size > self._credit and not self._has_left:
@@ -80,18 +76,36 @@ class _Stream:
             if self._has_left:
                 raise OSError("the client has left")
             self._credit -= size
-            held = () if self._start is None else (self._start,)
-            self._server.channel.post(Kind.SEND, self.number, *held, piece)
-            self._start = None
+            self._hold(piece)
 
-    def _post_start(self) -> None:
-        """Its body is not there yet."""
-        if self._start is not None and not self._has_left:
-            try:
-                self._server.channel.post(Kind.SEND, self.number, self._start)
-            except FrameError as error:
-                self._wrong = error
-            self._start = None
+    def end(self, error: Mapping[str, Any] | None) -> None:
+        """The application is over."""
+        held, self._held = self._held, []
+        try:
+            self._server.channel.post(Kind.END, self.number, error, *held)
+        except FrameError as wrong:
+            self._server.channel.post(Kind.END, self.number, describe_error(wrong))
+        self._server.channel.flush()  # whoever asked waits for it
+
+    def _hold(self, message: Message) -> None:
+        if self._wrong is not None:
+            raise self._wrong
+        if len(self._held) == _TOGETHER:
+            self._post()
+        elif not self._held:
+            asyncio.get_running_loop().call_soon(self._post_at_last)
+        self._held.append({**message})  # the application may go on with its own
+
+    def _post(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._server.channel.post(Kind.SEND, self.number, *held)
+
+    def _post_at_last(self) -> None:
+        try:
+            self._post()
+        except FrameError as error:
+            self._wrong = error  # for whoever sends next
 
 
 class StreamServer:
@@ -135,8 +149,7 @@ class StreamServer:
             error = describe_error(raised)
         finally:
             del self._streams[stream.number]
-        self.channel.post(Kind.END, stream.number, error)
-        self.channel.flush()  # whoever asked waits for it
+        stream.end(error)
 
 
 def _complete(scope: Scope) -> None:
