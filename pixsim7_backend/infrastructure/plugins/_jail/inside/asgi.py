@@ -34,7 +34,7 @@ class _Stream:
         self._may_send = asyncio.Event()
         self.is_cancelled = False
         self._has_left = False
-        self._held: list[Message] = []
+        self._held: list[Mapping[str, Any]] = []
         """What was sent in this turn of the event loop: one frame is enough for an answer that is there at once."""
         self._wrong: FrameError | None = None
 
@@ -87,7 +87,7 @@ class _Stream:
             self._server.channel.post(Kind.END, self.number, describe_error(wrong))
         self._server.channel.flush()  # whoever asked waits for it
 
-    def _hold(self, message: Message) -> None:
+    def _hold(self, message: Mapping[str, Any]) -> None:
         if self._wrong is not None:
             raise self._wrong
         if len(self._held) == _TOGETHER:
