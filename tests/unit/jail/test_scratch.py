@@ -40,6 +40,17 @@ def test_nobody_else_can_enter(directories: ScratchDirectories) -> None:
     assert not path.parent.exists()
 
 
+def test_names_that_a_stranger_took_are_in_nobodys_way(directories: ScratchDirectories) -> None:
+    """What is moved while all is removed gets names that nobody could know."""
+    path = directories.make("quest", None)
+    for number in range(50):
+        (path / f".removed-{number}").write_text("mine")
+        (path / f"{number}" / "inner" / "innermost").mkdir(parents=True)
+    directories.remove(path)
+    assert not path.exists()
+    directories.close()
+
+
 def test_what_is_written_is_measured(directories: ScratchDirectories) -> None:
     """The size is what the disk holds, the entries are all of them; links lead nowhere."""
     path = directories.make("quest", None)

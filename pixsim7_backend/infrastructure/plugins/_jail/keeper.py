@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import socket
@@ -26,6 +27,8 @@ from .program import start_zygote
 from .spec import JailSpec
 
 __all__ = ["Keeper", "LaunchError"]
+
+logger = logging.getLogger("pixsim7.plugins.jail")
 
 _PIECE = 1 << 16
 _TAIL = 8 << 10
@@ -157,6 +160,9 @@ class Keeper:
             self._keep()
         except OSError as error:
             self._fail(f"the process that starts jails cannot be started: {error}")
+        except Exception as error:  # whoever needs a jail next gets a new keeper
+            logger.exception("What keeps the process that starts jails has failed; all jails end, and are started anew")
+            self._fail(f"what keeps the process that starts jails has failed: {error!r}")
         finally:
             self._control.close()
             self._selector.close()
@@ -171,10 +177,11 @@ class Keeper:
             self._selector.register(self._control, selectors.EVENT_READ, self._take_message)
             with contextlib.suppress(OSError):  # it has ended: seen below
                 control.send(self._control, self._options)
-            while not self._is_over:
-                for key, _ in self._selector.select():
-                    if self._selector.get_map().get(key.fileobj) is key:  # else the one before has closed it
-                        key.data(key.fd)
+            try:
+                self._watch()
+            except BaseException:
+                program.kill()  # leaving the block waits for its end
+                raise
             try:
                 code = program.wait(_END_TIME)  # it ends when the socket is closed
             except subprocess.TimeoutExpired:
@@ -183,6 +190,19 @@ class Keeper:
             self._take_errors(program.stderr.fileno())
         text = self._errors.decode(errors="replace").strip()
         self._fail(f"the process that starts jails has ended with code {code}" + (f": {text}" if text else ""))
+
+    def _watch(self) -> None:
+        while not self._is_over:
+            for key, _ in self._selector.select():
+                if self._is_watched(key):
+                    key.data(key.fd)
+
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """Tell whether what was selected is still open: what was selected before it may have been its end."""
+        try:
+            return self._selector.get_map().get(key.fileobj) is key
+        except ValueError:  # a closed socket has no descriptor
+            return False
 
     def _take_errors(self, descriptor: int) -> None:
         for piece in _iter_pieces(descriptor):

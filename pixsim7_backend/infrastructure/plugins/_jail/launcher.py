@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -20,6 +21,8 @@ from .spec import JailSpec
 from .uids import NoUidError, UidPool
 
 __all__ = ["LaunchError", "Launcher"]
+
+logger = logging.getLogger("pixsim7.plugins.jail")
 
 _LIMIT = 60.0
 
@@ -92,9 +95,16 @@ class Launcher:
                 group = None if self._groups is None else self._groups.make(spec.plugin, spec.limits)
                 if group is not None:
                     undo.callback(group.remove)
-                give_back = undo.pop_all().close
+                had = undo.pop_all()
         except (NoUidError, OSError) as error:
             raise LaunchError(f"the jail of plugin {spec.plugin!r} cannot be started: {error}") from error
+
+        def give_back() -> None:
+            try:
+                had.close()
+            except OSError:  # the plugin may have had its hand in that: it must not be anybody else's trouble
+                logger.exception("What the jail of plugin %s had could not be removed", spec.plugin)
+
         return keeper.launch(replace(spec, uid=uid, scratch=str(scratch)), give_back, self._limit, group)
 
     def _lease(self, undo: ExitStack) -> int | None:

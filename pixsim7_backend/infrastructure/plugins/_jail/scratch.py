@@ -6,13 +6,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import repeat
 from pathlib import Path
 
 __all__ = ["ScratchDirectories", "ScratchUse", "measure"]
@@ -133,7 +134,7 @@ def _remove(path: Path) -> None:
     Directories in it are moved up to its top until there are none: no path becomes long, no descent deep.
     """
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    names = (f".removed-{number}" for number in count())
+    names = (f".removed-{secrets.token_hex(8)}" for _ in repeat(None))  # its owner cannot have taken them
     try:
         while found := os.listdir(top):  # noqa: PTH208 - by descriptor
             for name in found:
