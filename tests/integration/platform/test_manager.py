@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,21 @@ async def test_a_folder_is_a_feature(tmp_path: Path) -> None:
         assert [each.id for each in host.manager.list_plugins()] == ["quest"]
         assert "/api/v1/quest/hello" in (await host.client.get("/openapi.json")).json()["paths"]
         assert host.app.state.plugin_manager is host.manager
+
+
+async def test_an_edit_within_a_second_counts_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code is told by whole seconds and size: what was compiled before the edit is not taken for it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    second = 1_700_000_000
+    for number, word in enumerate(("hello", "salut")):
+        file = write_plugin(tmp_path, "quest", HELLO.replace('"hello"}', f'"{word}"}}')) / "manifest.py"
+        os.utime(file, ns=(0, second * 10**9 + 10**8 * (5 * number + 1)))
+        async with plugin_host(tmp_path) as host:
+            assert (await host.client.get("/api/v1/quest/hello")).json() == {"message": word}
+        compiled = Path(importlib.util.cache_from_source(str(file)))
+        os.utime(compiled, ns=(0, second * 10**9 + 10**8 * (5 * number + 3)))
 
 
 async def test_nothing_serves_before_it_is_enabled_nor_after_it_is_disabled(tmp_path: Path) -> None:

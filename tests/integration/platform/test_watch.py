@@ -321,7 +321,7 @@ def branch(directory: Path, number: int) -> None:
 async def test_a_whole_branch_may_change_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Names, version ranges, dependencies and folders change together, there and back: all of it is live in the end."""
     branch(tmp_path, 1)
-    async with plugin_host(tmp_path) as host, watch_plugins(host.manager, settle=0.2):
+    async with plugin_host(tmp_path) as host, watch_plugins(host.manager, settle=0.6):
         for number in (2, 1, 2):
             branch(tmp_path, number)
             for plugin in ("base", "alpha", "omega", "top", f"only-{number}"):

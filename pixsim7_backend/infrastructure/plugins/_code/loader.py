@@ -33,7 +33,7 @@ from pixsim7_backend.infrastructure.plugins.errors import (
 from pixsim7_backend.infrastructure.plugins.records import PluginSource
 from pixsim7_backend.infrastructure.plugins.types import PluginManifest
 
-from .modules import take_out
+from .modules import drop_stale_code, take_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,7 @@ def load_code(source: PluginSource, plugin: str) -> PluginCode:
 
 def _import_package(source: PluginSource, plugin: str) -> tuple[ModuleType, ...]:
     _provide_parent(source)
+    drop_stale_code(source.path)
     importlib.invalidate_caches()
     try:
         package = importlib.import_module(source.package)

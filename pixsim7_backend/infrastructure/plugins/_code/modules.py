@@ -6,6 +6,7 @@ go of everything that the interpreter and FastAPI remember of the old one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import linecache
@@ -67,6 +68,18 @@ def read_files_anew(directory: Path) -> None:
         except (NotImplementedError, OSError):
             continue  # no compiled files here, or not ours to delete: then Python decides
     importlib.invalidate_caches()
+
+
+def drop_stale_code(directory: Path) -> None:
+    """Delete compiled files that were written before their source: Python does not see that within the same second.
+
+    A server that is killed and started again quickly would go on with the code from before an edit.
+    """
+    for file in directory.rglob("*.py"):
+        with contextlib.suppress(NotImplementedError, OSError):  # none, or not ours to delete: then Python decides
+            compiled = Path(importlib.util.cache_from_source(str(file)))
+            if compiled.stat().st_mtime_ns <= file.stat().st_mtime_ns:
+                compiled.unlink()
 
 
 def drop_caches() -> None:
