@@ -81,6 +81,8 @@ class _Stream:
     def end(self, error: Mapping[str, Any] | None) -> None:
         """The application is over."""
         held, self._held = self._held, []
+        if error is None and self._wrong is not None:  # it was not there any more to be told
+            error = describe_error(self._wrong)
         try:
             self._server.channel.post(Kind.END, self.number, error, *held)
         except FrameError as wrong:
