@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import shutil
+import tempfile
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -306,8 +307,10 @@ async def test_operators_see_what_is_not_live(tmp_path: Path) -> None:
 
 def branch(directory: Path, number: int) -> None:
     """Write five plugins as one branch of a repository has them: names, dependencies and folders differ."""
+    aside = Path(tempfile.mkdtemp(dir=directory.parent))
     for path in directory.iterdir():
-        shutil.rmtree(path)
+        path.rename(aside / path.name)  # at once: what is imported meanwhile writes compiled files into it
+    shutil.rmtree(aside, ignore_errors=True)
     write_plugin(directory, "base", f"NAME_{number} = {number}\n" + version(number), version=f"{number}.0.0")
     needs = [f"base>={number},<{number + 1}", f"only-{number}"]
     imports = f"from ..base.manifest import NAME_{number}\nfrom ..only_{number}.manifest import ONLY\n"
