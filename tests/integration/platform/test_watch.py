@@ -8,8 +8,8 @@ import logging
 import os
 import resource
 import shutil
-import tempfile
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
